@@ -1,0 +1,61 @@
+"""vidkit: turn a still picture into a short video on your own machine, from a notebook.
+
+`vidkit.generate(params)` makes a clip; `vidkit.GenerationParams` is a request. Names are loaded on first use: importing
+vidkit loads neither torch nor Jupyter.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidkit.errors import Cancelled, CriticalError, GenerationError, InputError, SetupError, VidkitError
+    from vidkit.generation import GenerationResult, generate
+    from vidkit.params import GenerationParams
+    from vidkit.progress import CancelToken, Progress
+    from vidkit.record import show
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CancelToken": "progress",
+    "Cancelled": "errors",
+    "CriticalError": "errors",
+    "GenerationError": "errors",
+    "GenerationParams": "params",
+    "GenerationResult": "generation",
+    "InputError": "errors",
+    "Progress": "progress",
+    "SetupError": "errors",
+    "VidkitError": "errors",
+    "generate": "generation",
+    "show": "record",
+}
+
+__all__ = [
+    "CancelToken",
+    "Cancelled",
+    "CriticalError",
+    "GenerationError",
+    "GenerationParams",
+    "GenerationResult",
+    "InputError",
+    "Progress",
+    "SetupError",
+    "VidkitError",
+    "generate",
+    "show",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vidkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vidkit.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

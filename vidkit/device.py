@@ -1,0 +1,141 @@
+"""Which device computes, how a pipeline is placed on it, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from vidkit.errors import CriticalError, GenerationError, InputError, SetupError
+from vidkit.params import GenerationParams
+
+GIB: Final = 2**30
+
+#: free device memory (GiB) from which all of a full-size model stays resident: weights (SVD 4.2 GiB in fp16) and the
+#: activations of 25 frames of 1024x576 (measured peak 12.0 allocated, 19.2 reserved); else model by model
+RESIDENT_FROM: Final = 20.0
+
+OUT_OF_MEMORY: Final = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_HOST_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory")
+DRIVER: Final = ("CUDA error", "device-side assert", "CUDA driver", "NVML", "an illegal memory access")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and how a request runs. offload: "none", or "model" (one part of the pipeline on the device at a time)."""
+
+    device: str
+    dtype: str
+    offload: str
+    speed: str = "exact"
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def make_plan() -> Plan:
+    """The plan for this machine: CUDA in half precision where there is a GPU, else the CPU in full.
+
+    `VIDKIT_DEVICE` (auto, cpu, cuda) chooses otherwise.
+
+    Raises:
+        InputError: `invalid_value` for another VIDKIT_DEVICE.
+        SetupError: `cuda_not_available`, when cuda was asked for.
+    """
+    import torch
+
+    wanted = os.environ.get("VIDKIT_DEVICE", "auto").lower()
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise InputError("invalid_value", f"VIDKIT_DEVICE is {wanted!r}.", ["Set it to auto, cpu or cuda"])
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SetupError(
+            "cuda_not_available",
+            f"VIDKIT_DEVICE is cuda, but torch {torch.__version__} sees no CUDA device.",
+            ["Install a CUDA build of torch and the NVIDIA driver", "Set VIDKIT_DEVICE to auto to run on the CPU"],
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return Plan("cpu", "float32", "none")
+    free, _ = torch.cuda.mem_get_info()
+    return Plan("cuda", "float16", "none" if free / GIB >= RESIDENT_FROM else "model")
+
+
+def place(pipe: Any, plan: Plan) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    if plan.offload == "model":
+        pipe.enable_model_cpu_offload()
+    else:
+        pipe.to(plan.device)
+
+
+def restore(pipe: Any, plan: Plan) -> None:
+    """After a failed or stopped call: diffusers' pipelines leave hooks attached and the VAE in another precision."""
+    import torch
+
+    pipe.maybe_free_model_hooks()
+    if plan.offload == "none":
+        pipe.vae.to(dtype=getattr(torch, plan.dtype))
+
+
+def reset_peak_memory(plan: Plan) -> None:
+    import torch
+
+    if plan.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(plan: Plan) -> float:
+    """Peak allocated device memory since `reset_peak_memory`, GiB; 0 on the CPU."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / GIB, 2) if plan.device == "cuda" else 0.0
+
+
+@contextmanager
+def typed_failures(params: GenerationParams) -> Iterator[None]:
+    """Turn torch's failures into typed errors; anything not recognised passes through unchanged."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        typed = typed_failure(error, params)
+        if typed is None:
+            raise
+        raise typed from None  # the traceback would keep the tensors alive
+
+
+def typed_failure(error: BaseException, params: GenerationParams) -> GenerationError | CriticalError | None:
+    text = str(error)
+    if isinstance(error, MemoryError) or any(mark in text for mark in OUT_OF_HOST_MEMORY):
+        return GenerationError("out_of_host_memory", memory_message(params), smaller_requests(params))
+    if any(mark in text for mark in OUT_OF_MEMORY):
+        return GenerationError(
+            "out_of_memory", memory_message(params), [*smaller_requests(params), "Close other GPU applications"]
+        )
+    if any(mark in text for mark in DRIVER):
+        return CriticalError(
+            "gpu_driver", f"The GPU or its driver failed: {text.splitlines()[0]}", ["Restart vidkit, then the machine"]
+        )
+    return None
+
+
+def memory_message(params: GenerationParams) -> str:
+    return (
+        f"{params.num_frames} frames of {params.width}x{params.height} did not fit into memory. "
+        "Try reducing decode_chunk_size or num_frames."
+    )
+
+
+def smaller_requests(params: GenerationParams) -> list[str]:
+    """Concrete requests that need less memory than this one."""
+    suggestions = []
+    if params.decode_chunk_size > 1:
+        suggestions.append(f"Set decode_chunk_size to {params.decode_chunk_size // 2}")
+    frames, width, height = params.num_frames or 2, params.width or 64, params.height or 64
+    if frames > 4:
+        suggestions.append(f"Reduce num_frames to {frames * 2 // 3}")
+    if min(width, height) > 256:
+        suggestions.append(f"Reduce the size to {width * 3 // 4 // 64 * 64}x{height * 3 // 4 // 64 * 64}")
+    return suggestions

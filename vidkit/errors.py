@@ -1,0 +1,130 @@
+"""Every way vidkit can fail: one table of codes, one exception tree.
+
+Each error names what was wrong, the value, and the remedy. The command line prints it as one JSON document
+(`VidkitError.to_json`) and ends with the category's exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal
+
+Category = Literal["input", "system", "generation", "critical"]
+
+EXIT_CODES: Final[dict[Category, int]] = {"generation": 1, "input": 2, "system": 3, "critical": 4}
+EXIT_CANCELLED: Final = 130
+
+#: code -> the short title that stands in the response's `error` key
+TITLES: Final[dict[str, str]] = {
+    # input
+    "invalid_json": "Invalid JSON",
+    "invalid_request": "Invalid request",
+    "unknown_parameter": "Unknown parameter",
+    "missing_parameter": "Missing parameter",
+    "invalid_value": "Invalid value",
+    "out_of_range": "Parameter out of range",
+    "empty_prompt": "Empty prompt",
+    "invalid_size": "Invalid size",
+    "image_not_found": "Image not found",
+    "invalid_image": "Invalid image",
+    "image_too_large": "Image too large",
+    "output_exists": "Output file exists",
+    "clip_not_found": "Clip not found",
+    "invalid_clip": "Invalid clip",
+    # system
+    "cuda_not_available": "CUDA not available",
+    "model_not_found": "Model not found",
+    "invalid_model": "Invalid model",
+    "missing_dependency": "Missing dependency",
+    "output_not_writable": "Output folder not writable",
+    "invalid_config": "Invalid settings file",
+    # generation
+    "out_of_memory": "CUDA out of memory",
+    "out_of_host_memory": "Out of memory",
+    "corrupted_output": "Corrupted output",
+    "encoding_failed": "Video encoding failed",
+    "cancelled": "Cancelled",
+    # critical
+    "disk_full": "Disk full",
+    "process_killed": "Process killed",
+    "gpu_driver": "GPU driver error",
+    "internal_error": "Internal error",
+}
+
+
+class VidkitError(Exception):
+    """Base of all vidkit errors.
+
+    Args:
+        code: a key of `TITLES`; stable, for programs.
+        message: one or two sentences: what was wrong, with the value, and what to do.
+        suggestions: concrete next steps, best first.
+    """
+
+    category: ClassVar[Category]
+
+    def __init__(self, code: str, message: str, suggestions: Sequence[str] = ()) -> None:
+        if code not in TITLES:
+            raise ValueError(f"unknown error code {code!r}; add it to vidkit.errors.TITLES")
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.suggestions = list(suggestions)
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.category]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message, self.suggestions)
+
+    def to_json(self) -> dict[str, Any]:
+        """The error response of the JSON protocol."""
+        return {
+            "status": "error",
+            "error": TITLES[self.code],
+            "message": self.message,
+            "suggestions": self.suggestions,
+            "code": self.code,
+            "category": self.category,
+        }
+
+
+class InputError(VidkitError):
+    """What the user gave cannot be used: shown at the control it concerns. Exit code 2."""
+
+    category = "input"
+
+
+class SetupError(VidkitError):
+    """Something is missing on this machine: leads to the set-up. Exit code 3."""
+
+    category = "system"
+
+
+class GenerationError(VidkitError):
+    """The generation failed; another try with other settings may succeed. Exit code 1."""
+
+    category = "generation"
+
+
+class Cancelled(GenerationError):  # noqa: N818  (not an error to whoever asked for it)
+    """The user stopped the generation (cancel token, SIGINT, SIGTERM). Exit code 130."""
+
+    def __init__(
+        self,
+        code: str = "cancelled",
+        message: str = "The generation was cancelled; nothing was written.",
+        suggestions: Sequence[str] = (),
+    ) -> None:
+        super().__init__(code, message, suggestions)
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CANCELLED
+
+
+class CriticalError(VidkitError):
+    """The machine or the process failed: disk full, killed, driver crash, or a defect of ours. Exit code 4."""
+
+    category = "critical"

@@ -1,0 +1,309 @@
+"""One request from start to finish."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidkit.device import Plan, make_plan, peak_memory, place, reset_peak_memory, restore, typed_failures
+from vidkit.errors import InputError
+from vidkit.images import fit_image
+from vidkit.libraries import quiet
+from vidkit.models.content_hash import hash_model
+from vidkit.models.locate import picture_path
+from vidkit.models.warm import WarmPipeline
+from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
+from vidkit.pipelines import FAMILIES
+from vidkit.pipelines.family import Family, Models
+from vidkit.pipelines.watch import decoder_blocks, unet_blocks, watched
+from vidkit.progress import CancelToken, OnProgress, Reporter
+from vidkit.record import AI_GENERATED, file_identity, load_picture, make_record, write_clip_sidecar
+from vidkit.settings import Settings, load_settings
+from vidkit.video import GIF_SMOOTH_FPS, check_frames, check_target, write_video
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    import torch
+    from PIL import Image
+
+logger = logging.getLogger("vidkit")
+
+_lock = threading.Lock()
+_warm = WarmPipeline()
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A finished clip. metadata: as in the JSON protocol; record: what the clip carries of itself."""
+
+    output: Path
+    metadata: dict[str, Any]
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def seed(self) -> int:
+        return int(self.metadata["seed"])
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self.metadata["notes"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The success response of the JSON protocol."""
+        return {"status": "success", "output": str(self.output), "metadata": self.metadata}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request with everything it needs at hand: resolved, its seed drawn, models found, pictures fitted."""
+
+    params: GenerationParams
+    family: Family
+    models: Models
+    hashes: Mapping[str, str]
+    pictures: Sequence[Image.Image]
+    identities: Sequence[Mapping[str, str]]
+    target: Path
+    output_format: OutputFormat
+    notes: Sequence[str]
+
+
+def generate(
+    params: GenerationParams | Mapping[str, Any],
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: CancelToken | None = None,
+) -> GenerationResult:
+    """Make one clip. One at a time in a process; the model stays loaded for the next.
+
+    Args:
+        params: the request, or its keys as a mapping (snake_case or camelCase).
+        on_progress: called with `Progress` events, in this thread.
+        cancel: when set (from any thread), the generation stops at its next step.
+
+    Raises:
+        InputError, SetupError, GenerationError, CriticalError: see `vidkit.errors`; nothing is left half-written.
+        Cancelled: the token was set.
+    """
+    request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
+    reporter = Reporter(on_progress, cancel)
+    with _lock:
+        started = time.monotonic()
+        reporter.tell(0, "Checking the request...")
+        job = prepare(request, load_settings(), reporter)
+        frames, plan, notes = compute(job, reporter)
+        record = record_of(job, plan, notes)
+        reporter.tell(92, "Encoding video...")
+        write(job, frames, record)
+        metadata = metadata_of(job, plan, notes, time.monotonic() - started)
+        reporter.tell(100, "Complete!")
+    return GenerationResult(job.target, metadata, record)
+
+
+def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -> Job:
+    """Everything that can fail without a model in memory, in the order in which it costs time."""
+    family = FAMILIES[request.pipeline]
+    models = family.models(request, settings)
+    resolved, notes = resolve(request, family.limits(request, models))
+    if request.base_model is None:
+        notes.append(f"No baseModel was given: {models['base_model'].name} was used.")
+    resolved, speed_notes = at_available_speed(resolved)
+    output_format = format_of(resolved)
+    if output_format == "gif" and resolved.fps > GIF_SMOOTH_FPS:
+        notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
+    seed = secrets.randbelow(MAX_SEED + 1) if resolved.seed == -1 else resolved.seed
+    resolved = resolved.replace(seed=seed, output_format=output_format)
+    paths = [picture_path(path) for path in (resolved.image_path, resolved.last_image_path) if path is not None]
+    if resolved.last_image_path is not None and resolved.conditioning != "sparsectrl":
+        paths = paths[:1]
+    pictures = [
+        fit_image(load_picture(path, number), resolved.width or 0, resolved.height or 0, resolved.fit)
+        for number, path in enumerate(paths)
+    ]
+    target = Path(resolved.output_path).expanduser().absolute() if resolved.output_path else dated(settings, resolved)
+    check_target(target, overwrite=resolved.overwrite)
+    reporter.tell(2, "Checking the models...")
+    hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in models.items()}
+    return Job(
+        params=resolved,
+        family=family,
+        models=models,
+        hashes=hashes,
+        pictures=pictures,
+        identities=[file_identity(path) for path in paths],
+        target=target,
+        output_format=output_format,
+        notes=[*notes, *speed_notes],
+    )
+
+
+def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
+    """No family has compiled pipelines yet: every request runs at speed exact, and says so."""
+    if params.speed == "exact":
+        return params, []
+    return params.replace(speed="exact"), [
+        f"speed {params.speed} is not available in this version: the clip was made at speed exact."
+    ]
+
+
+def format_of(params: GenerationParams) -> OutputFormat:
+    """The container: what was asked for, else what the output path ends in, else MP4."""
+    suffix = Path(params.output_path).suffix.lower().lstrip(".") if params.output_path else ""
+    formats: dict[str, OutputFormat] = {"mp4": "mp4", "gif": "gif", "webm": "webm"}
+    if params.output_path and suffix not in formats:
+        raise InputError(
+            "invalid_value",
+            f"outputPath ends in {'.' + suffix if suffix else 'nothing'}: {params.output_path}.",
+            ["Let outputPath end in .mp4, .gif or .webm"],
+        )
+    if params.output_format and suffix and formats[suffix] != params.output_format:
+        raise InputError(
+            "invalid_value",
+            f"outputFormat is {params.output_format}, but outputPath ends in .{suffix}.",
+            [f"Let outputPath end in .{params.output_format}", f"Set outputFormat to {formats[suffix]}"],
+        )
+    return params.output_format or formats.get(suffix, "mp4")
+
+
+def dated(settings: Settings, params: GenerationParams) -> Path:
+    """A new name in the output folder: date, time, the picture's name and the seed."""
+    stem = Path(params.image_path.removeprefix("example:")).stem[:40]
+    name = f"{datetime.now():%Y-%m-%d_%H%M%S}_{stem}_{params.seed}"
+    path = settings.output / f"{name}.{params.output_format}"
+    number = 2
+    while path.exists():
+        path = settings.output / f"{name}_{number}.{params.output_format}"
+        number += 1
+    return path
+
+
+def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
+    """Load, denoise, decode: frames `(frames, height, width, 3)` uint8, the plan executed, notes."""
+    reporter.tell(5, "Loading libraries...")
+    import torch
+
+    plan = make_plan()
+    reset_peak_memory(plan)
+    with typed_failures(job.params):
+        reporter.tell(10, "Loading model...")
+        pipe = _warm.get(warm_key(job, plan), lambda: loaded(job, getattr(torch, plan.dtype), plan))
+        reporter.tell(15, "Processing image...")
+        with restored_on_failure(pipe, plan):
+            latents, notes = denoise(job, pipe, reporter)
+            pixels = decode(job, pipe, latents, reporter)
+    frames = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    check_frames(frames, job.pictures[0])
+    return (frames * 255).round().astype(np.uint8), plan, notes
+
+
+def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
+    return (job.params.pipeline, job.params.conditioning, *sorted(job.hashes.items()), plan.device, plan.offload)
+
+
+def loaded(job: Job, dtype: torch.dtype, plan: Plan) -> Any:
+    logger.info("loading %s", ", ".join(model.name for model in job.models.values()))
+    with quiet():
+        pipe = job.family.load(job.params, job.models, dtype)
+    place(pipe, plan)
+    return pipe
+
+
+@contextmanager
+def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        restore(pipe, plan)
+        raise
+
+
+def denoise(job: Job, pipe: Any, reporter: Reporter) -> tuple[torch.Tensor, list[str]]:
+    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each block of the UNet."""
+    done, steps = 0, job.params.num_inference_steps or 1
+
+    def on_step(finished: int, in_all: int) -> None:
+        nonlocal done, steps
+        done, steps = finished, in_all
+        reporter.step(done, steps)
+
+    with watched(unet_blocks(pipe.unet), lambda share: reporter.step(done + share, steps)):
+        return job.family.denoise(pipe, job.params, job.pictures, on_step)
+
+
+def decode(job: Job, pipe: Any, latents: torch.Tensor, reporter: Reporter) -> torch.Tensor:
+    """Pixels `(frames, 3, height, width)` in [-1, 1] on the CPU, decodeChunkSize frames at a time."""
+    import torch
+
+    chunk, frames = job.params.decode_chunk_size, latents.shape[1]
+    parts: list[torch.Tensor] = []
+
+    def on_block(share: float) -> None:
+        reporter.decoded(min(chunk * (len(parts) + share), frames), frames)
+
+    with torch.no_grad(), watched(decoder_blocks(pipe.vae), on_block):
+        for start in range(0, frames, chunk):
+            parts.append(job.family.decode(pipe, latents[:, start : start + chunk]).float().cpu())
+    pipe.maybe_free_model_hooks()
+    return torch.cat(parts)
+
+
+def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
+    if job.params.bare:
+        return dict(AI_GENERATED)
+    models = {wire_name(name): {"name": stored_name(job, name), "sha256": job.hashes[name]} for name in job.models}
+    return make_record(
+        job.params, models=models, pictures=job.identities, plan=plan.to_json(), notes=[*job.notes, *notes]
+    )
+
+
+def stored_name(job: Job, name: str) -> str:
+    """How a request names this model again: bundled:NAME, or its file or folder name in the models folder."""
+    model = job.models[name]
+    return f"bundled:{model.path.name}" if model.is_bundled else model.path.name
+
+
+def write(job: Job, frames: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> None:
+    """The clip and its sidecar. MP4 carries the fitted pictures as cover art, the others in the sidecar."""
+    pictures = [] if job.params.bare else list(job.pictures)
+    write_video(
+        frames,
+        job.target,
+        fps=job.params.fps,
+        output_format=job.output_format,
+        record=record,
+        cover=pictures if job.output_format == "mp4" else (),
+        overwrite=job.params.overwrite,
+    )
+    if not job.params.bare:
+        write_clip_sidecar(job.target, record, [] if job.output_format == "mp4" else pictures)
+
+
+def metadata_of(job: Job, plan: Plan, notes: Sequence[str], seconds: float) -> dict[str, Any]:
+    """The `metadata` of the success response: the specification's keys, then ours."""
+    params, base = job.params, job.models["base_model"]
+    return {
+        "pipeline": params.pipeline,
+        "model": base.name,
+        "prompt": params.prompt,
+        "numFrames": params.num_frames,
+        "fps": params.fps,
+        "duration": round((params.num_frames or 0) / params.fps, 3),
+        "resolution": f"{params.width}x{params.height}",
+        "generationTime": round(seconds, 2),
+        "vramUsed": peak_memory(plan),
+        "seed": params.seed,
+        "modelHash": job.hashes["base_model"],
+        "notes": [*job.notes, *notes],
+    }

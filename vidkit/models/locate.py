@@ -1,0 +1,150 @@
+"""From a name or a path in a request to a model on disk, its kind and its card. Loads nothing, needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vidkit.errors import InputError, SetupError
+from vidkit.params import GenerationParams, canonical_names
+from vidkit.settings import Settings
+
+BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
+BUNDLED_PREFIX: Final = "bundled:"
+CARD_FILE: Final = "vidkit.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk.
+
+    kind: the class its config names ("StableVideoDiffusionPipeline", "MotionAdapter", ...), or "single file".
+    card: vidkit's own `vidkit.json` in the folder, if any: name, defaults, ranges, scheduler.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_bundled(self) -> bool:
+        return self.path.is_relative_to(BUNDLED_FOLDER)
+
+    def card_defaults(self) -> dict[str, Any]:
+        return canonical_names(self.card.get("defaults", {}))
+
+    def card_ranges(self) -> dict[str, tuple[float, float]]:
+        return {name: (low, high) for name, (low, high) in canonical_names(self.card.get("ranges", {})).items()}
+
+    def config(self, part: str = "") -> dict[str, Any]:
+        """The config.json of a part ("unet", "vae", ...), or of the folder itself; {} for a single file."""
+        return {} if self.path.is_file() else read_json(self.path / part / "config.json")
+
+
+def locate_base(params: GenerationParams, settings: Settings, kinds: Iterable[str], bundled: str | None) -> Model:
+    """The base model of a request: the one it names, else the settings' for the family, else the bundled one.
+
+    Raises:
+        SetupError: `model_not_found`; `invalid_model`, when it is not one of `kinds`.
+    """
+    wanted = params.base_model or settings.default_models.get(params.pipeline) or bundled
+    if wanted is None:
+        raise SetupError(
+            "model_not_found",
+            f"No base model: the request names none, the settings have no default for {params.pipeline} and none is "
+            "bundled.",
+            ["Set baseModel to a Stable Diffusion 1.5 folder or .safetensors file", "Use pipeline svd"],
+        )
+    return locate(wanted, settings, kinds, role="base model")
+
+
+def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> Model:
+    """A model by `bundled:NAME`, by path, or by its name in the models folder.
+
+    Raises:
+        SetupError: `model_not_found` (nothing there) or `invalid_model` (something else there).
+    """
+    path = find(wanted, settings, role)
+    model = describe(path)
+    kinds = list(kinds)
+    if model.kind not in kinds:
+        raise SetupError(
+            "invalid_model",
+            f"{path} is no {role} for this request: it is a {model.kind}, wanted is {' or '.join(kinds)}.",
+            [f"Set the {role} to a {kinds[0]}", "Choose the pipeline that fits the model"],
+        )
+    return model
+
+
+def find(wanted: str, settings: Settings, role: str) -> Path:
+    if wanted.startswith(BUNDLED_PREFIX):
+        candidates = [BUNDLED_FOLDER / wanted.removeprefix(BUNDLED_PREFIX)]
+    else:
+        candidates = [Path(wanted).expanduser(), settings.models / wanted]
+    for path in candidates:
+        try:
+            if path.exists():
+                return path.resolve()
+        except (OSError, ValueError):  # names no file system takes
+            continue
+    bundled = ", ".join(BUNDLED_PREFIX + folder.name for folder in sorted(BUNDLED_FOLDER.iterdir()))
+    raise SetupError(
+        "model_not_found",
+        f"The {role} {wanted!r} was not found, neither as a path nor in {settings.models}.",
+        [f"Check the path of the {role}", f"Put the model into {settings.models}", f"Use a bundled model: {bundled}"],
+    )
+
+
+def describe(path: Path) -> Model:
+    """What a path is, by its configs alone.
+
+    Raises:
+        SetupError: `invalid_model`, when it is no model at all or its configs cannot be read.
+    """
+    if path.is_file():
+        return Model(path.stem, path, "single file")
+    for file, key in (("model_index.json", "_class_name"), ("config.json", "_class_name")):
+        if (path / file).is_file():
+            kind = read_json(path / file).get(key)
+            card = read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
+            return Model(str(card.get("name", path.name)), path, str(kind), card)
+    raise SetupError(
+        "invalid_model",
+        f"{path} is not a diffusers model: it has neither model_index.json nor config.json.",
+        ["Give the folder that holds model_index.json", "Check that the download is complete"],
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise invalid_config(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise invalid_config(path, "not a JSON object")
+    return content
+
+
+def invalid_config(path: Path, reason: str) -> SetupError:
+    return SetupError("invalid_model", f"The model's file {path} cannot be read: {reason}.", ["Fetch the model again"])
+
+
+def picture_path(wanted: str) -> Path:
+    """`example:NAME` is a picture that ships with vidkit; all else is a path.
+
+    Raises:
+        InputError: `image_not_found` for an unknown example.
+    """
+    if not wanted.startswith("example:"):
+        return Path(wanted).expanduser()
+    folder = Path(__file__).parent.parent / "examples"
+    name = wanted.removeprefix("example:")
+    matches = [file for file in sorted(folder.iterdir()) if name in (file.name, file.stem)]
+    if not matches:
+        known = ", ".join("example:" + file.stem for file in sorted(folder.iterdir()))
+        raise InputError("image_not_found", f"There is no picture {wanted!r}.", [f"Use one of {known}"])
+    return matches[0]

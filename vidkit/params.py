@@ -1,0 +1,328 @@
+"""`GenerationParams`: the one place that knows a parameter's name, type, bounds, default, unit, help and users.
+
+The command line's options, the JSON protocol, the YAML files, the panel's controls and the record inside a clip are all
+this schema. What a model family narrows (`Limits`) is data in the family's file, applied by `resolve`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+from vidkit.errors import InputError
+
+SCHEMA_VERSION: Final = 1
+MAX_SEED: Final = 2**31 - 1
+
+PipelineName = Literal["svd", "animatediff"]
+Conditioning = Literal["init", "sparsectrl", "pia"]
+Fit = Literal["crop", "pad", "stretch"]
+Speed = Literal["exact", "fast", "turbo"]
+OutputFormat = Literal["mp4", "gif", "webm"]
+
+EVERY_FAMILY: Final = get_args(PipelineName)
+
+
+def parameter(
+    default: Any, help: str, *, used_by: tuple[str, ...] = EVERY_FAMILY, unit: str = "", **bounds: Any
+) -> Any:
+    """A schema field. used_by: families, or "family/conditioning" for one conditioning mode of a family."""
+    extra: dict[str, Any] = {"unit": unit, "usedBy": list(used_by)}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class GenerationParams(BaseModel):
+    """One request: a picture and how to move it. Immutable; `replace` makes a changed copy.
+
+    Accepts snake_case and camelCase keys; null means "not given". None as a value means "the model's own default",
+    which `resolve` fills in.
+
+    Raises:
+        InputError: for an unknown key (naming the nearest known one), a value of the wrong type or out of range.
+    """
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+    schema_version: int = parameter(SCHEMA_VERSION, "Version of this schema.", ge=1, le=SCHEMA_VERSION)
+    pipeline: PipelineName = parameter("svd", "Model family: svd, or animatediff for control by text.")
+    base_model: str | None = parameter(
+        None,
+        "Model: a diffusers folder, a name in the models folder or bundled:NAME; for animatediff a Stable Diffusion "
+        "1.5 folder or .safetensors file. Not given: the family's default model.",
+    )
+    motion_adapter: str | None = parameter(None, "Motion adapter folder.", used_by=("animatediff",))
+    controlnet: str | None = parameter(None, "SparseCtrl model folder.", used_by=("animatediff/sparsectrl",))
+    image_path: str = parameter(..., "The picture to animate: an image file, or a clip made by vidkit.")
+    last_image_path: str | None = parameter(None, "Picture for the last frame.", used_by=("animatediff/sparsectrl",))
+    prompt: str = parameter(..., "What should be seen and happen. Required; svd ignores it.", used_by=("animatediff",))
+    negative_prompt: str = parameter("", "What should not be seen.", used_by=("animatediff",))
+    width: int | None = parameter(None, "Width of the clip.", unit="pixels", ge=16, le=4096)
+    height: int | None = parameter(None, "Height of the clip.", unit="pixels", ge=16, le=4096)
+    fit: Fit = parameter("crop", "How the picture is fitted to the size: crop, pad or stretch.")
+    num_frames: int | None = parameter(None, "Length of the clip.", unit="frames", ge=2, le=1024)
+    fps: int = parameter(8, "Playback rate; for svd also a condition of the motion.", unit="frames/s", ge=1, le=120)
+    num_inference_steps: int | None = parameter(None, "Denoising steps.", unit="steps", ge=1, le=200)
+    guidance_scale: float = parameter(
+        7.5, "How far the prompt is obeyed; 1 switches guidance off.", used_by=("animatediff",), ge=1, le=30
+    )
+    min_guidance_scale: float | None = parameter(None, "Guidance at the first frame.", used_by=("svd",), ge=1, le=20)
+    max_guidance_scale: float | None = parameter(
+        None, "Guidance at the last frame; 1 switches guidance off.", used_by=("svd",), ge=1, le=20
+    )
+    motion_bucket_id: int = parameter(127, "Amount of motion.", used_by=("svd",), ge=0, le=255)
+    noise_aug_strength: float = parameter(
+        0.02, "Noise added to the picture: more frees the motion from it.", used_by=("svd",), ge=0, le=1
+    )
+    conditioning: Conditioning = parameter(
+        "init",
+        "How the picture conditions animatediff: init (start from it, see strength), sparsectrl (it is the first "
+        "frame) or pia (extra channels of a PIA motion adapter).",
+        used_by=("animatediff",),
+    )
+    strength: float = parameter(
+        0.8, "How much the picture may change: 1 ignores it.", used_by=("animatediff/init",), gt=0, le=1
+    )
+    conditioning_scale: float = parameter(
+        1.0, "Weight of the SparseCtrl picture.", used_by=("animatediff/sparsectrl",), ge=0, le=2
+    )
+    motion_scale: int = parameter(0, "PIA's motion preset.", used_by=("animatediff/pia",), ge=0, le=8)
+    seed: int = parameter(-1, "Random seed; -1 draws one, which the result reports.", ge=-1, le=MAX_SEED)
+    decode_chunk_size: int = parameter(
+        4, "Frames decoded at once: fewer need less memory.", unit="frames", ge=1, le=1024
+    )
+    speed: Speed = parameter("exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.")
+    output_format: OutputFormat | None = parameter(None, "Container. Not given: from the output path, else mp4.")
+    output_path: str | None = parameter(None, "Where to write. Not given: a dated name in the output folder.")
+    overwrite: bool = parameter(False, "Replace an existing output file.")
+    bare: bool = parameter(False, "Keep settings and picture out of the clip; the AI-generated mark stays.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, Mapping):
+            data = canonical_keys(data)
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise input_error(error) from None
+
+    @model_validator(mode="after")
+    def _check_prompt(self) -> Self:
+        if not self.prompt.strip():
+            raise empty_prompt()
+        return self
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with changes, checked like a new request. A change to None takes the parameter back."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **changes})
+
+    def to_wire(self) -> dict[str, Any]:
+        """The request as JSON-able camelCase keys; what was not given stays away, but the schema version."""
+        wire = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        return {"schemaVersion": self.schema_version, **wire}
+
+    def to_record(self) -> dict[str, Any]:
+        """Every parameter with its value, JSON-able, camelCase keys."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def wire_name(name: str) -> str:
+    return GenerationParams.model_fields[name].alias or name
+
+
+def canonical_name(key: str) -> str:
+    """The snake_case name of a parameter given in either spelling; an unknown key comes back as it is."""
+    names = {wire_name(name): name for name in GenerationParams.model_fields}
+    return names.get(key, key)
+
+
+def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Snake_case keys, nulls left out; InputError for an unknown key or one given twice with two values."""
+    names = {alias: name for name in GenerationParams.model_fields for alias in (name, wire_name(name))}
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in names:
+            raise unknown_key(str(key), list(names))
+        name = names[key]
+        if value is None:
+            continue
+        if name in result and result[name] != value:
+            raise InputError(
+                "invalid_value",
+                f"{wire_name(name)} is given twice, as {result[name]!r} and {value!r}.",
+                [f"Give {wire_name(name)} once."],
+            )
+        result[name] = value
+    if "prompt" not in result:
+        raise empty_prompt()
+    return result
+
+
+def canonical_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Known keys of a partial request, as in a model's card, as snake_case; unknown ones are left out."""
+    named = {canonical_name(key): value for key, value in data.items()}
+    return {name: value for name, value in named.items() if name in GenerationParams.model_fields}
+
+
+def empty_prompt() -> InputError:
+    return InputError(
+        "empty_prompt",
+        "The prompt is empty. Every request needs one (svd ignores it, the protocol still asks for it).",
+        ["Describe what should happen, for example: slow cinematic zoom in, golden hour light"],
+    )
+
+
+def unknown_key(key: str, names: list[str]) -> InputError:
+    folded = {name.replace("_", "").lower(): name for name in names if "_" not in name}
+    near = difflib.get_close_matches(key.replace("_", "").replace("-", "").lower(), list(folded), n=1, cutoff=0.6)
+    nearest = [folded[near[0]]] if near else []
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return InputError(
+        "unknown_parameter",
+        f"Unknown parameter {key!r}.{hint}",
+        [f"Use {name!r} instead of {key!r}" for name in nearest] or ["See vidkit generate --help for all parameters"],
+    )
+
+
+#: pydantic's error types that mean "right type, wrong amount"
+RANGE_ERRORS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+
+def input_error(error: ValidationError) -> InputError:
+    """All of pydantic's complaints in one typed error; its code is that of the first."""
+    messages, suggestions, codes = [], [], []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else "request"
+        name = canonical_name(name)
+        key = wire_name(name) if name in GenerationParams.model_fields else name
+        if item["type"] == "missing":
+            codes.append("missing_parameter")
+            messages.append(f"{key} is missing.")
+            suggestions.append(f"Give {key}: {GenerationParams.model_fields[name].description}")
+            continue
+        codes.append("out_of_range" if item["type"] in RANGE_ERRORS else "invalid_value")
+        messages.append(f"{key} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}.")
+        suggestions.append(f"Set {key} to {describe_values(name)}")
+    return InputError(codes[0], " ".join(messages), suggestions)
+
+
+def bounds_of(info: FieldInfo) -> dict[str, float]:
+    """The bounds a field declares: any of ge, gt, le, lt."""
+    return {
+        kind: getattr(part, kind)
+        for part in info.metadata
+        for kind in ("ge", "gt", "le", "lt")
+        if getattr(part, kind, None) is not None
+    }
+
+
+def describe_values(name: str) -> str:
+    """The values a parameter may have, in words."""
+    info = GenerationParams.model_fields.get(name)
+    if info is None:
+        return "a JSON object"
+    choices = choices_of(info)
+    if choices:
+        return "one of " + ", ".join(choices)
+    bounds = bounds_of(info)
+    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[plain_type(info)]
+    low = f" from {bounds['ge']:g}" if "ge" in bounds else f" above {bounds['gt']:g}" if "gt" in bounds else ""
+    high = f" up to {bounds['le']:g}" if "le" in bounds else ""
+    return kind + low + high
+
+
+def plain_type(info: FieldInfo) -> type:
+    """int, float, bool or str: a field's type without None; str for a choice."""
+    parts = [part for part in (get_args(info.annotation) or (info.annotation,)) if part is not type(None)]
+    return parts[0] if isinstance(parts[0], type) else str
+
+
+def choices_of(info: FieldInfo) -> tuple[str, ...]:
+    """The values of a Literal field, else ()."""
+    for part in (info.annotation, *get_args(info.annotation)):
+        values = get_args(part)
+        if values and all(isinstance(value, str) for value in values):
+            return values
+    return ()
+
+
+def users_of(name: str) -> list[str]:
+    extra = GenerationParams.model_fields[name].json_schema_extra
+    return list(extra["usedBy"]) if isinstance(extra, dict) else []  # type: ignore[arg-type]
+
+
+def is_used(name: str, pipeline: str, conditioning: str) -> bool:
+    """Whether a parameter has an effect with this family and conditioning."""
+    return bool({pipeline, f"{pipeline}/{conditioning}"} & set(users_of(name)))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one model narrows: its own defaults, ranges, and the step of its sizes in pixels.
+
+    defaults: by snake_case name, for parameters that were not given; ranges: (lowest, highest) by name.
+    """
+
+    model: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    size_multiple: int = 8
+    ignored: Mapping[str, str] = field(default_factory=dict)  # parameter -> why this family has no use for it
+
+
+def resolve(params: GenerationParams, limits: Limits) -> tuple[GenerationParams, list[str]]:
+    """Every default filled in for one model, and notes on what it ignores.
+
+    Raises:
+        InputError: `out_of_range` or `invalid_size`, naming the nearest valid value.
+    """
+    filled = {name: value for name, value in limits.defaults.items() if getattr(params, name) is None}
+    resolved = params.replace(**filled)
+    for name, (low, high) in limits.ranges.items():
+        value = getattr(resolved, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(
+                "out_of_range",
+                f"{wire_name(name)} is {value}; {limits.model} takes {low:g} to {high:g}.",
+                [f"Set {wire_name(name)} to {min(max(value, low), high):g}"],
+            )
+    check_size(resolved, limits)
+    return resolved, ignored_notes(params, limits)
+
+
+def check_size(params: GenerationParams, limits: Limits) -> None:
+    step = limits.size_multiple
+    sides = {"width": params.width, "height": params.height}
+    wrong = {name: side for name, side in sides.items() if side is None or side % step}
+    if wrong:
+        nearest = {name: max(step, round((side or step) / step) * step) for name, side in sides.items()}
+        raise InputError(
+            "invalid_size",
+            f"{params.width}x{params.height} pixels is not a size {limits.model} can make: width and height must be "
+            f"multiples of {step}. The nearest valid size is {nearest['width']}x{nearest['height']}.",
+            [f"Set width to {nearest['width']} and height to {nearest['height']}"],
+        )
+
+
+def ignored_notes(params: GenerationParams, limits: Limits) -> list[str]:
+    """A note for each parameter that was given but has no effect here."""
+    notes = []
+    for name in GenerationParams.model_fields:
+        if name not in params.model_fields_set or is_used(name, params.pipeline, params.conditioning):
+            continue
+        info = GenerationParams.model_fields[name]
+        if getattr(params, name) == "" or (name not in limits.ignored and getattr(params, name) == info.default):
+            continue
+        users = " and ".join(user.replace("/", " with conditioning ") for user in users_of(name))
+        reason = limits.ignored.get(name, f"only {users} uses it")
+        notes.append(f"{wire_name(name)} is ignored: {reason}.")
+    return notes

@@ -1,0 +1,70 @@
+"""What a model family is: where its models are, what they take, how to load and call its diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vidkit.models.locate import Model
+from vidkit.params import GenerationParams, Limits
+from vidkit.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+#: called after each denoising step with (steps done, steps in all); may raise to stop
+OnStep = Callable[[int, int], None]
+
+#: the models of a request by parameter name: base_model, motion_adapter, controlnet
+Models = Mapping[str, Model]
+
+
+class Family(Protocol):
+    """One model family. Importing and asking `models` and `limits` loads no torch."""
+
+    def models(self, params: GenerationParams, settings: Settings) -> Models:
+        """The models a request needs. Raises SetupError `model_not_found` or `invalid_model`."""
+
+    def limits(self, params: GenerationParams, models: Models) -> Limits:
+        """What these models narrow: defaults, ranges, size step."""
+
+    def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
+        """The diffusers pipeline, on the CPU."""
+
+    def denoise(
+        self, pipe: Any, params: GenerationParams, pictures: Sequence[Image.Image], on_step: OnStep
+    ) -> tuple[torch.Tensor, list[str]]:
+        """Call the real pipeline up to the latents `(1, frames, channels, height, width)`, and notes.
+
+        params is resolved and its seed drawn; pictures are fitted: the first frame's, and the last frame's if given.
+        """
+
+    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of some frames `(1, frames, ...)` to float32 pixels `(frames, 3, height, width)` in [-1, 1]."""
+
+
+def step_callback(on_step: OnStep) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    """diffusers' `callback_on_step_end` for an `OnStep`. Raising from it is how a pipeline is stopped."""
+
+    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1, pipe.num_timesteps)
+        return tensors
+
+    return callback
+
+
+def size_multiple(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
+    """Sizes in pixels must be multiples of this: each of the VAE's and the UNet's downsamplings halves them."""
+    halvings = sum(max(len(config.get("block_out_channels", ())) - 1, 0) for config in (unet, vae))
+    return int(2**halvings)
+
+
+def weight_variant(folder: Any, dtype: Any) -> str | None:
+    """ "fp16" when a diffusers folder holds half-precision weights and they fit: wanted, or nothing else is there."""
+    import torch
+
+    halves = list(folder.glob("*/*.fp16*.safetensors"))
+    plain = [file for file in folder.glob("unet/*.safetensors") if ".fp16" not in file.name]
+    return "fp16" if halves and (dtype == torch.float16 or not plain) else None

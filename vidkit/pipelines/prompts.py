@@ -1,0 +1,46 @@
+"""Prompts of any length for CLIP's text encoder, which reads 77 tokens at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def encode_prompts(pipe: Any, prompt: str, negative_prompt: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Text embeddings `(1, tokens, channels)` of both prompts, equally long, and notes.
+
+    A prompt of up to 75 tokens gives exactly what the pipeline itself would. A longer one is encoded in chunks of 75,
+    each between its own start and end tokens, and the chunks' embeddings are joined: nothing is cut.
+    """
+    import torch
+
+    chunk = pipe.tokenizer.model_max_length - 2
+    words = [token_ids(pipe.tokenizer, text) for text in (prompt, negative_prompt)]
+    chunks = max(1, *(-(-len(ids) // chunk) for ids in words))
+    embeddings = [
+        torch.cat([encode_chunk(pipe, ids[start : start + chunk]) for start in range(0, chunks * chunk, chunk)], 1)
+        for ids in words
+    ]
+    notes = []
+    if chunks > 1:
+        notes.append(f"The text is {max(map(len, words))} tokens long and was encoded in {chunks} chunks of {chunk}.")
+    return embeddings[0], embeddings[1], notes
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The text's tokens without start and end."""
+    return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+
+def encode_chunk(pipe: Any, ids: list[int]) -> torch.Tensor:
+    import torch
+
+    tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
+    padding = tokenizer.model_max_length - 2 - len(ids)
+    padded = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding]
+    device = pipe._execution_device
+    with torch.no_grad():
+        embedding: torch.Tensor = encoder(torch.tensor([padded], device=device))[0]
+    return embedding

@@ -1,0 +1,90 @@
+"""Stable Video Diffusion: a picture in, a video out, no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vidkit.models.locate import locate_base
+from vidkit.params import GenerationParams, Limits
+from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, weight_variant
+from vidkit.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+IGNORED = {
+    "prompt": "Stable Video Diffusion takes no text; the picture and motionBucketId decide",
+    "negative_prompt": "Stable Video Diffusion takes no text",
+    "guidance_scale": "Stable Video Diffusion uses minGuidanceScale and maxGuidanceScale",
+}
+
+
+class StableVideoDiffusion:
+    """diffusers' `StableVideoDiffusionPipeline`."""
+
+    def models(self, params: GenerationParams, settings: Settings) -> Models:
+        base = locate_base(params, settings, ["StableVideoDiffusionPipeline"], bundled="bundled:tiny-svd")
+        return {"base_model": base}
+
+    def limits(self, params: GenerationParams, models: Models) -> Limits:
+        base = models["base_model"]
+        unet, vae = base.config("unet"), base.config("vae")
+        defaults = {
+            "width": 1024,
+            "height": 576,
+            "num_frames": unet.get("num_frames", 25),  # 14 for SVD, 25 for SVD-XT
+            "num_inference_steps": 25,
+            "min_guidance_scale": 1.0,
+            "max_guidance_scale": 3.0,
+        }
+        return Limits(
+            model=base.name,
+            defaults=defaults | base.card_defaults(),
+            ranges=base.card_ranges(),
+            # the pipeline itself wants multiples of 8, whatever the model
+            size_multiple=max(8, size_multiple(unet, vae)),
+            ignored=IGNORED,
+        )
+
+    def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
+        from diffusers import StableVideoDiffusionPipeline
+
+        folder = models["base_model"].path
+        pipe: DiffusionPipeline = StableVideoDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=weight_variant(folder, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+        )
+        return pipe
+
+    def denoise(
+        self, pipe: Any, params: GenerationParams, pictures: Sequence[Image.Image], on_step: OnStep
+    ) -> tuple[torch.Tensor, list[str]]:
+        import torch
+
+        latents: torch.Tensor = pipe(
+            pictures[0],
+            width=params.width,
+            height=params.height,
+            num_frames=params.num_frames,
+            num_inference_steps=params.num_inference_steps,
+            min_guidance_scale=params.min_guidance_scale,
+            max_guidance_scale=params.max_guidance_scale,
+            fps=params.fps,
+            motion_bucket_id=params.motion_bucket_id,
+            noise_aug_strength=params.noise_aug_strength,
+            generator=torch.Generator().manual_seed(params.seed),
+            output_type="latent",
+            callback_on_step_end=step_callback(on_step),
+        ).frames
+        return latents, []
+
+    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        frames = latents.shape[1]
+        pixels: torch.Tensor = pipe.decode_latents(latents, num_frames=frames, decode_chunk_size=frames)
+        return pixels[0].transpose(0, 1)

@@ -1,0 +1,103 @@
+"""Progress events and the cancel token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vidkit.errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One progress event. progress: percent, 0 to 100, never falling within a request; eta_seconds: of denoising."""
+
+    progress: int
+    message: str
+    step: int | None = None
+    steps: int | None = None
+    eta_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        event: dict[str, Any] = {"progress": self.progress, "message": self.message}
+        if self.step is not None:
+            event |= {"step": self.step, "steps": self.steps}
+        if self.eta_seconds is not None:
+            event["etaSeconds"] = round(self.eta_seconds, 1)
+        return event
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class CancelToken:
+    """Set from any thread (or signal handler); the generation stops at its next step."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises:
+        Cancelled: when the token has been set.
+        """
+        if self.cancelled:
+            raise Cancelled()
+
+
+class Reporter:
+    """Tells one request's listener how far it is, and stops it when its token is set.
+
+    The bar's shares: checking to 5 %, loading to 20 %, denoising to 80 %, decoding to 92 %, encoding to 100 %. An event
+    that would not move the bar is left out, so a listener gets at most about a hundred.
+    """
+
+    DENOISING = (20, 80)
+    DECODING = (80, 92)
+
+    def __init__(self, on_progress: OnProgress | None, cancel: CancelToken | None) -> None:
+        self._listener = on_progress
+        self._cancel = cancel
+        self._highest = -1
+        self._started: float | None = None
+
+    def check(self) -> None:
+        """Raises:
+        Cancelled: when the token has been set.
+        """
+        if self._cancel is not None:
+            self._cancel.check()
+
+    def tell(self, progress: float, message: str, **more: Any) -> None:
+        self.check()
+        percent = int(progress)
+        if percent <= self._highest:
+            return
+        self._highest = percent
+        if self._listener is not None:
+            self._listener(Progress(percent, message, **more))
+
+    def step(self, done: float, steps: int) -> None:
+        """While denoising: `done` steps (a fraction inside a step) of `steps`."""
+        low, high = self.DENOISING
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now
+        whole = int(done)
+        eta = (now - self._started) / done * (steps - done) if whole else None
+        message = f"Denoising step {min(whole + 1, steps)}/{steps}..."
+        self.tell(low + (high - low) * done / steps, message, step=whole, steps=steps, eta_seconds=eta)
+
+    def decoded(self, done: float, frames: int) -> None:
+        """While decoding: `done` frames (a fraction inside a chunk) of `frames`."""
+        low, high = self.DECODING
+        self.tell(low + (high - low) * done / frames, f"Decoding frame {int(done)}/{frames}...")

@@ -1,0 +1,158 @@
+"""What a clip knows of itself: the record in its tag and sidecar, and the way back from a clip to its request."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import vidkit
+from vidkit.errors import InputError
+from vidkit.images import decode_png, encode_png, load_image
+from vidkit.params import SCHEMA_VERSION, GenerationParams
+from vidkit.video import read_cover, read_record, sidecar_path, write_sidecar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: IPTC's term for media made by a trained model: https://cv.iptc.org/newscodes/digitalsourcetype/
+AI_GENERATED: Final = {
+    "declaration": "AI-generated",
+    "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+}
+
+#: raised when the same request would give other frames than before
+RESULTS_VERSION: Final = 1
+
+#: parameters that say where things lie on this machine, not what the clip is
+PATH_PARAMETERS: Final = ("imagePath", "lastImagePath", "outputPath", "baseModel", "motionAdapter", "controlnet")
+VIDEO_SUFFIXES: Final = (".mp4", ".webm", ".gif")
+
+
+def make_record(
+    params: GenerationParams,
+    *,
+    models: Mapping[str, Mapping[str, str]],
+    pictures: Sequence[Mapping[str, str]],
+    plan: Mapping[str, Any],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """The whole request (resolved, seed drawn), what it was made with and how. Names and hashes, no absolute paths.
+
+    models: name and sha256 by camelCase parameter; pictures: name and sha256 of each input file.
+    """
+    request = {key: value for key, value in params.to_record().items() if key not in PATH_PARAMETERS}
+    for key in ("overwrite", "bare"):
+        request.pop(key)
+    return {
+        **AI_GENERATED,
+        "generator": "vidkit",
+        "schemaVersion": SCHEMA_VERSION,
+        "resultsVersion": RESULTS_VERSION,
+        "request": request,
+        "models": {name: dict(model) for name, model in models.items()},
+        "pictures": [dict(picture) for picture in pictures],
+        "plan": dict(plan),
+        "notes": list(notes),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"vidkit": vidkit.__version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers", "Pillow", "imageio-ffmpeg"):
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def file_identity(path: Path) -> dict[str, str]:
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def write_clip_sidecar(clip: Path, record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> None:
+    """The record beside the clip. pictures: the fitted input pictures, for containers that carry no cover art."""
+    stored = [base64.b64encode(encode_png(picture)).decode("ascii") for picture in pictures]
+    write_sidecar(clip, {**record, "storedPictures": stored} if stored else record)
+
+
+def show(clip: str | Path) -> dict[str, Any]:
+    """A clip's record: request, seed, plan, models' hashes, versions, the AI-generated declaration.
+
+    Raises:
+        InputError: `clip_not_found`; `invalid_clip`, when vidkit did not write it or its tags were stripped.
+    """
+    record = read_record(Path(clip))
+    if record.get("digitalSourceType") != AI_GENERATED["digitalSourceType"]:
+        raise InputError(
+            "invalid_clip", f"{clip} has a comment, but not vidkit's record.", ["Give a clip that vidkit wrote"]
+        )
+    return record
+
+
+def request_from_clip(clip: str | Path) -> dict[str, Any]:
+    """The request that makes a clip again, as a camelCase mapping; the clip itself is its picture.
+
+    Raises:
+        InputError: `clip_not_found`; `invalid_clip`, also for a clip made with `bare`.
+    """
+    path = Path(clip).absolute()
+    record = show(path)
+    if "request" not in record:
+        raise InputError(
+            "invalid_clip",
+            f"{clip} was made with 'bare': it holds no settings.",
+            ["Use the original request", "Make clips without --bare to keep their settings in them"],
+        )
+    request = dict(record["request"])
+    request.update({name: model["name"] for name, model in record["models"].items()})
+    request["imagePath"] = str(path)
+    if len(record["pictures"]) > 1:
+        request["lastImagePath"] = str(path)
+    return request
+
+
+def is_clip(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def load_picture(path: Path, number: int = 0) -> Image.Image:
+    """An input picture, RGB: an image file, or the picture stored in a vidkit clip (number 1: its last frame's).
+
+    Raises:
+        InputError: as `load_image`; `invalid_image` for a video that stores no picture.
+    """
+    if not is_clip(path):
+        return load_image(path)
+    stored = stored_pictures(path) if path.is_file() else []
+    if number < len(stored):
+        return stored[number]
+    if path.suffix.lower() == ".gif" or not path.is_file():
+        return load_image(path)  # any other animation: its first frame; or the error for a file that is not there
+    raise InputError(
+        "invalid_image",
+        f"{path.name} is a video, and no picture is stored in it.",
+        ["Give a picture (JPEG, PNG, WebP, BMP, TIFF, GIF)", "Give a clip that vidkit wrote without --bare"],
+    )
+
+
+def stored_pictures(clip: Path) -> list[Image.Image]:
+    """The fitted input pictures in a clip: its cover art, else those in its sidecar."""
+    try:
+        covers = [] if clip.suffix.lower() == ".gif" else read_cover(clip)
+        if covers or not sidecar_path(clip).is_file():
+            return covers
+        sidecar = read_json_record(sidecar_path(clip))
+        return [decode_png(base64.b64decode(text)) for text in sidecar.get("storedPictures", [])]
+    except (InputError, binascii.Error, ValueError):
+        return []  # a damaged clip stores nothing; the caller says what it needs
+
+
+def read_json_record(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

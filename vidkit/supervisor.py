@@ -1,0 +1,156 @@
+"""The torch-free parent of a worker process: asks, relays, cancels; whatever becomes of the worker, it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from vidkit.errors import EXIT_CANCELLED, Cancelled, CriticalError, VidkitError
+from vidkit.settings import load_settings
+
+#: seconds a worker has to stop by itself; the protocol promises an answer within 5
+GRACE: Final = 3.5
+
+#: nothing at run time goes to the network, and nobody is told
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Supervisor:
+    """One worker, started when first needed and again when it died; requests one after another."""
+
+    def __init__(self) -> None:
+        self._worker: subprocess.Popen[str] | None = None
+        self._relay: threading.Thread | None = None
+        self.cancelled = False
+
+    def run(self, request: Mapping[str, Any], on_event: OnEvent) -> tuple[dict[str, Any], int]:
+        """The response and exit code for one request.
+
+        on_event: called with each progress event and, as {"log": line}, with each line the worker printed; from two
+        threads, so it must write whole lines.
+        """
+        if self.cancelled:
+            return answer(Cancelled())
+        worker = self._running(on_event)
+        try:
+            self._send({"request": dict(request)})
+            for line in self._lines(worker):
+                event = json.loads(line)
+                if "response" in event:
+                    return event["response"], event["exitCode"]
+                on_event(event["progress"])
+        except BrokenPipeError:
+            pass  # it died before it read the request; its exit says how
+        return self._post_mortem(worker, request)
+
+    def cancel(self) -> None:
+        """Ask the worker to stop; end it when it does not. Safe in a signal handler."""
+        self.cancelled = True
+        worker = self._worker
+        if worker is None or worker.poll() is not None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._send({"cancel": True})
+        timer = threading.Timer(GRACE, worker.kill)
+        timer.daemon = True
+        timer.start()
+
+    def close(self) -> None:
+        """End the worker: its input ends, so it does; after the grace it is killed."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        with contextlib.suppress(OSError):
+            worker.stdin.close()  # type: ignore[union-attr]
+        try:
+            worker.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        if self._relay is not None:
+            self._relay.join(1)
+
+    def _running(self, on_event: OnEvent) -> subprocess.Popen[str]:
+        if self._worker is None or self._worker.poll() is not None:
+            self._worker = subprocess.Popen(
+                [sys.executable, "-m", "vidkit.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env={**os.environ, **OFFLINE},
+            )
+            self._relay = threading.Thread(target=relay, args=(self._worker, on_event), daemon=True)
+            self._relay.start()
+        return self._worker
+
+    def _send(self, message: dict[str, Any]) -> None:
+        worker = self._worker
+        if worker is not None and worker.stdin is not None:
+            worker.stdin.write(json.dumps(message) + "\n")
+            worker.stdin.flush()
+
+    @staticmethod
+    def _lines(worker: subprocess.Popen[str]) -> Iterator[str]:
+        if worker.stdout is not None:
+            yield from worker.stdout
+
+    def _post_mortem(self, worker: subprocess.Popen[str], request: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """The worker ended without an answer: remove what it left half-made, and say why."""
+        status = worker.wait()
+        self._worker = None
+        if self._relay is not None:
+            self._relay.join(1)
+        from vidkit.video import partial_files  # numpy and Pillow are slow to import, and rarely needed here
+
+        for part in partial_files(output_folder(request), worker.pid):
+            part.unlink(missing_ok=True)
+        if self.cancelled:
+            return answer(Cancelled())
+        return answer(
+            CriticalError(
+                "process_killed",
+                f"The generating process ended without an answer ({how(status)}).",
+                [
+                    "Check free memory: the system ends processes that take too much",
+                    "Try a smaller size or fewer frames",
+                ],
+            )
+        )
+
+
+def relay(worker: subprocess.Popen[str], on_event: OnEvent) -> None:
+    if worker.stderr is not None:
+        for line in worker.stderr:
+            if line.strip():
+                on_event({"log": line.rstrip("\n")})
+
+
+def answer(error: VidkitError) -> tuple[dict[str, Any], int]:
+    return error.to_json(), EXIT_CANCELLED if isinstance(error, Cancelled) else error.exit_code
+
+
+def how(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def output_folder(request: Mapping[str, Any]) -> Path:
+    path = request.get("outputPath")
+    return Path(path).expanduser().absolute().parent if path else load_settings().output

@@ -1,0 +1,96 @@
+"""The process that works: requests in on stdin, events out on a private copy of stdout, one JSON a line.
+
+In: {"request": {...}} to generate, {"cancel": true} to stop the present one; the end of input ends the process.
+Out: {"progress": {...}}, then {"response": {...}, "exitCode": n}. Whatever a library prints on stdout lands on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from vidkit.errors import CriticalError, InputError, VidkitError
+from vidkit.generation import generate
+from vidkit.progress import CancelToken
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def private_stdout() -> Send:
+    """Keep stdout's descriptor for ourselves and point descriptor 1 at stderr; returns how to send an event."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    lock = threading.Lock()
+
+    def send(event: dict[str, Any]) -> None:
+        with lock:
+            channel.write(json.dumps(event) + "\n")
+            channel.flush()
+
+    return send
+
+
+class Inbox:
+    """Reads stdin on a thread of its own, so that a cancel arrives while a request runs."""
+
+    def __init__(self) -> None:
+        self.requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.token = CancelToken()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if message.get("cancel"):
+                self.token.cancel()
+            else:
+                self.requests.put(message["request"])
+        self.token.cancel()  # whoever started us is gone
+        self.requests.put(None)
+
+
+def serve(send: Send, inbox: Inbox) -> None:
+    while (request := inbox.requests.get()) is not None:
+        response, code = answer(request, send, inbox.token)
+        inbox.token = CancelToken() if not inbox.token.cancelled else inbox.token
+        send({"response": response, "exitCode": code})
+
+
+def answer(request: dict[str, Any], send: Send, token: CancelToken) -> tuple[dict[str, Any], int]:
+    """One request's response and exit code; no exception leaves it."""
+    try:
+        result = generate(request, on_progress=lambda event: send({"progress": event.to_json()}), cancel=token)
+    except VidkitError as error:
+        return error.to_json(), error.exit_code
+    except Exception as error:  # noqa: BLE001  (the boundary of the process: any defect becomes a typed response)
+        traceback.print_exc()
+        return unexpected(error).to_json(), unexpected(error).exit_code
+    return result.to_json(), 0
+
+
+def unexpected(error: Exception) -> VidkitError:
+    if isinstance(error, RecursionError | json.JSONDecodeError):
+        return InputError("invalid_request", f"The request cannot be read: {error}.", ["Send one flat JSON object"])
+    return CriticalError(
+        "internal_error",
+        f"{type(error).__name__}: {error}",
+        ["This is a defect of vidkit or of a library: report it with the traceback on stderr"],
+    )
+
+
+def main() -> None:
+    if sys.platform != "win32":  # Ctrl-C reaches the whole process group; the parent decides and tells us
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(private_stdout(), Inbox())
+
+
+if __name__ == "__main__":
+    main()
