@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 #: mean distance of a unit square's points from its centre: (sqrt(2) + ln(1 + sqrt(2))) / 6
 MEAN_RADIUS = 0.38260

@@ -9,8 +9,8 @@ Fast", ICLR 2023), so plain diffusers samples these models as it is.
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 #: mean distance of a unit square's points from its centre: (sqrt(2) + ln(1 + sqrt(2))) / 6
 MEAN_RADIUS = 0.38260

@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up everything they need in .venv; they want Python 3.11 to 3.13 and make, nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint pytest format lock clean
+
+demo: $(READY)
+	$(BIN)/vidkit demo
+
+test: lint pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest: $(READY)
+	$(BIN)/python -m pytest
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Debian splits venv from Python; where it is missing and we may, it is installed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || (apt-get update -q && apt-get install -q -y python3-venv)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+# Write constraints.txt anew from what pip resolves today (torch stays at the version pinned there).
+lock:
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" --editable '.[dev]'
+	.lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > .lock/constraints.txt
+	mv .lock/constraints.txt constraints.txt && rm -rf .lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
