@@ -28,12 +28,12 @@ from tiny_models import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from vidkit.errors import SetupError
-from vidkit.models import single_file
+from vidkit.models import safetensors_header
+from vidkit.models.safetensors_header import read_safetensors_header
 from vidkit.models.single_file import (
     SD15_CONFIGS,
     check_sd15_checkpoint,
     load_sd15_components,
-    read_safetensors_header,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -575,5 +575,5 @@ def _mutated(content: bytes, header_end: int, rng: random.Random) -> bytes:
 
 def test_limits_leave_room_for_real_files() -> None:
     header = json.dumps({key: entry(0, 2 * 10**9, shape) for key, (_, shape) in full_size_shapes().items()})
-    assert len(header) * 20 < single_file.MAX_HEADER_BYTES
-    assert len(full_size_shapes()) * 5 < single_file.MAX_TENSORS
+    assert len(header) * 20 < safetensors_header.MAX_HEADER_BYTES
+    assert len(full_size_shapes()) * 5 < safetensors_header.MAX_TENSORS

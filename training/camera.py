@@ -50,7 +50,8 @@ def move_from_code(code: Tensor) -> Tensor:
 def affine_path(move: Tensor, bucket: Tensor, frames: int) -> Tensor:
     """Sampling transforms (batch, frames, 2, 3) for `affine_grid`; identity at frame 0, uniform speed.
 
-    Every move's mean displacement over the picture is AMPLITUDE * bucket / 255 of the width at the last frame.
+    A move's mean displacement over the picture is AMPLITUDE * bucket / 255 of the width at the last frame (a zoom's to
+    first order).
     """
     amount = AMPLITUDE * bucket[:, None] / 255 * torch.linspace(0, 1, frames, device=move.device)
     pan_x, pan_y = (2 * amount * move[:, i, None] for i in (0, 1))

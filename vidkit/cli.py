@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 import vidkit
-from vidkit.errors import InputError, VidkitError
+from vidkit.errors import EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
 from vidkit.params import (
     GenerationParams,
     canonical_name,
@@ -39,14 +42,22 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8; a lone surrogate in a file name becomes its escape
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    output = Output()
+    failure: VidkitError
     try:
         options, rest = make_parser().parse_known_args(given)
         if rest:
             raise unknown_argument(rest)
-        return int(options.run(options))
+        return int(options.run(options, output))
     except VidkitError as error:
-        print_json(error.to_json())
-        return error.exit_code
+        failure = error
+    except Exception as error:  # noqa: BLE001  (the boundary of the process: any defect becomes a typed response)
+        output.event({"log": traceback.format_exc().rstrip()})
+        failure = internal_error(error)
+    output.response(failure.to_json())
+    return failure.exit_code
 
 
 def make_parser() -> Parser:
@@ -101,23 +112,30 @@ def unknown_argument(rest: list[str]) -> InputError:
     return InputError(error.code, f"Unknown option {flags[0]!r}.{hint}", options or ["See vidkit generate --help"])
 
 
-def run_generate(options: argparse.Namespace) -> int:
-    supervisor, output = Supervisor(), Output()
-    stop_on_signals(supervisor)
+def run_generate(options: argparse.Namespace, output: Output) -> int:
+    supervisor = Supervisor()
+    signals = Signals(supervisor)
     try:
         if options.jsonl:
-            return run_lines(supervisor, output)
-        request = merged_request(options)
+            refuse_other_sources(options)
+            return run_lines(supervisor, output, signals)
+        request = merged_request(options, signals)
         response, code = supervisor.run(GenerationParams(**request).to_wire(), output.event)
-        output.response(response)
-        return code
+        return code if output.response(response) else EXIT_CODES["critical"]
     finally:
         supervisor.close()
 
 
-def run_lines(supervisor: Supervisor, output: Output) -> int:
+def run_lines(supervisor: Supervisor, output: Output, signals: Signals) -> int:
     """`--jsonl`: a request a line in, a response a line out; the exit code is 0 unless cancelled."""
-    for line in sys.stdin:
+    lines = standard_input()
+    while True:
+        try:
+            line = signals.wait(lines.readline)
+        except Cancelled as stopped:  # between two requests: there is none to answer
+            return stopped.exit_code
+        if not line:
+            return 0
         if not line.strip():
             continue
         try:
@@ -129,11 +147,28 @@ def run_lines(supervisor: Supervisor, output: Output) -> int:
         output.response(response)
         if supervisor.cancelled:
             return code
-    return 0
 
 
-def merged_request(options: argparse.Namespace) -> dict[str, Any]:
-    """The request from all its sources, snake_case; a later source wins."""
+def refuse_other_sources(options: argparse.Namespace) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in given_options(options)]
+    others = {"a JSON argument": options.json, "--request": options.request, "--from": options.clip}
+    given += [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(
+            "invalid_request",
+            f"--jsonl takes whole requests from standard input; {', '.join(given)} would be without effect.",
+            ["Put the parameters into the requests"],
+        )
+
+
+def given_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The parameters given as options, by name; None is one that was not."""
+    values = {name: getattr(options, f"param_{name}") for name in GenerationParams.model_fields}
+    return {name: parsed_option(name, value) for name, value in values.items() if value is not None}
+
+
+def merged_request(options: argparse.Namespace, signals: Signals) -> dict[str, Any]:
+    """The request from all its sources; a later source wins."""
     sources: list[Mapping[str, Any]] = []
     if options.clip is not None:
         from vidkit.record import request_from_clip
@@ -141,41 +176,70 @@ def merged_request(options: argparse.Namespace) -> dict[str, Any]:
         sources.append(request_from_clip(options.clip))
     if options.request is not None:
         sources.append(parse_json(read_request_file(options.request), str(options.request)))
-    given = {
-        name: parsed_option(name, value)
-        for name in GenerationParams.model_fields
-        if (value := getattr(options, f"param_{name}")) is not None
-    }
-    if options.json == "-" or (options.json is None and not sources and not given and not sys.stdin.isatty()):
-        sources.append(parse_json(sys.stdin.read(), "standard input"))
+    given = given_options(options)
+    if options.json == "-" or (options.json is None and not sources and not given):
+        lines = standard_input()
+        if options.json is None and lines.isatty():
+            raise no_request()
+        sources.append(parse_json(signals.wait(lines.read), "standard input"))
     elif options.json is not None:
         sources.append(parse_json(options.json, "the argument"))
     merged: dict[str, Any] = {}
     for source in [*sources, given]:
-        merged.update({canonical_name(key): value for key, value in source.items() if value is not None})
+        new = {key: value for key, value in source.items() if value is not None}
+        replaced = {canonical_name(key) for key in new}
+        if "output_path" in replaced:  # its ending says the format, whatever an earlier source (a clip) was
+            replaced.add("output_format")
+        merged = {key: value for key, value in merged.items() if canonical_name(key) not in replaced} | new
     return merged
 
 
-def read_request_file(path: Path) -> str:
+def standard_input() -> BinaryIO:
+    """As bytes, since JSON says itself how it is encoded; one that was closed is empty."""
+    return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+
+
+def read_request_file(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise InputError("invalid_request", f"{path} cannot be read: {error}.", ["Check the file's path"]) from error
 
 
-def parse_json(text: str, source: str) -> dict[str, Any]:
+def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
+    """A JSON object; bytes may be UTF-8 or UTF-16, with a byte order mark or without."""
+    if not text.strip():
+        raise no_request(f" {source.capitalize()} is empty.")
+    shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        hints = ["Check the quotes and backslashes", "Send the request on standard input: vidkit generate -"]
-        if '\\"' in text or "\\" in text:
-            hints.insert(0, "A path that ends in a single backslash swallows the quote behind it: double it")
-        raise InputError("invalid_json", f"{source} is not valid JSON: {error}.", hints) from error
+        content = json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("invalid_json", f"{source} is not valid JSON: {error}.", json_hints(shown)) from error
     if not isinstance(content, dict):
         raise InputError(
-            "invalid_json", f"{source} is not a JSON object: {text[:80]!r}.", ['Send an object: {"imagePath": ...}']
+            "invalid_json", f"{source} is not a JSON object: {shown[:80]!r}.", ['Send an object: {"imagePath": ...}']
         )
     return content
+
+
+def json_hints(text: str) -> list[str]:
+    hints = ["Check the quotes and backslashes", "Send the request on standard input: vidkit generate -"]
+    if re.search(r'\\"\s*[,}]', text):  # what Windows makes of the quoting in the specification's C# client
+        hints.insert(0, "A path that ends in a single backslash swallows the quote behind it: double it, or leave it")
+    elif "\\" in text:
+        hints.insert(0, r"Write each backslash of a path twice: D:\\Images\\photo.jpg")
+    return hints
+
+
+def no_request(reason: str = "") -> InputError:
+    return InputError(
+        "invalid_request",
+        f"No request was given.{reason}",
+        [
+            """Give it as JSON: vidkit generate '{"imagePath": "photo.jpg", "prompt": "slow zoom in"}'""",
+            "Or as options: vidkit generate --image-path photo.jpg --prompt 'slow zoom in'",
+        ],
+    )
 
 
 def parsed_option(name: str, value: Any) -> Any:
@@ -202,44 +266,70 @@ class Output:
     def event(self, event: dict[str, Any]) -> None:
         self._write(sys.stderr, str(event["log"]) if "log" in event else json.dumps(event))
 
-    def response(self, response: dict[str, Any]) -> None:
-        self._write(sys.stdout, json.dumps(response))
+    def response(self, response: Mapping[str, Any]) -> bool:
+        """False when it got lost: stdout is a file on a full disk, say."""
+        return self.text(json.dumps(response))
 
-    def _write(self, stream: TextIO, line: str) -> None:
+    def text(self, text: str) -> bool:
+        return self._write(sys.stdout, text)
+
+    def _write(self, stream: TextIO | None, line: str) -> bool:
+        if stream is None:  # closed before we began; print() would take stdout for it
+            return True
         with self._lock:
             try:
                 print(line, file=stream, flush=True)
-            except BrokenPipeError:  # nobody listens any more; the clip still gets made
+            except OSError as error:  # the clip still gets made
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                return isinstance(error, BrokenPipeError)  # nobody listens any more: nothing is lost
+        return True
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    Output().response(dict(content))
+class Signals:
+    """SIGINT and SIGTERM cancel the present request; where only input is awaited, they end the waiting."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._waiting = False
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._on_signal)
+
+    def wait(self, read: Callable[[], bytes]) -> bytes:
+        """Raises:
+        Cancelled: a signal came while reading, or before.
+        """
+        self._waiting = True
+        try:
+            if self._supervisor.cancelled:
+                raise Cancelled()
+            return read()
+        finally:
+            self._waiting = False
+
+    def _on_signal(self, *_: object) -> None:
+        self._supervisor.cancel()
+        if self._waiting:  # Python would go on reading after the handler
+            raise Cancelled()
 
 
-def stop_on_signals(supervisor: Supervisor) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: supervisor.cancel())
-
-
-def run_show(options: argparse.Namespace) -> int:
+def run_show(options: argparse.Namespace, output: Output) -> int:
     from vidkit.record import show
 
-    print(json.dumps(show(options.clip), indent=2, ensure_ascii=False))
+    output.text(json.dumps(show(options.clip), indent=2, ensure_ascii=False))
     return 0
 
 
-def run_demo(options: argparse.Namespace) -> int:
+def run_demo(options: argparse.Namespace, output: Output) -> int:
     """Tell a person, not a program, where the clip is and what made it."""
     request = GenerationParams(**DEMO, **({"outputPath": options.output} if options.output else {}))
     supervisor = Supervisor()
-    stop_on_signals(supervisor)
+    Signals(supervisor)
     try:
         response, code = supervisor.run(request.to_wire(), show_progress)
     finally:
         supervisor.close()
-    print(*(success_lines(response) if code == 0 else failure_lines(response)), sep="\n")
+    output.text("\n".join(success_lines(response) if code == 0 else failure_lines(response)))
     return code
 
 

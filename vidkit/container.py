@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from PIL import Image, ImageSequence
 from vidkit import ffmpeg
 from vidkit.errors import InputError
 from vidkit.ffmpeg import VideoInfo
+from vidkit.params import OutputFormat
 
-OutputFormat = Literal["mp4", "gif", "webm"]
 Frames = npt.NDArray[np.uint8]
 
 #: GIF counts time in 1/100 s, so frames can't come faster. Browsers slow a frame of 1/100 s down to 1/10 s, so above

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from vidkit.errors import CriticalError, GenerationError, InputError, SetupError
 from vidkit.params import GenerationParams
 
 GIB: Final = 2**30
 
+Result = TypeVar("Result")
+
 #: free device memory (GiB) from which all of a full-size model stays resident: weights (SVD 4.2 GiB in fp16) and the
 #: activations of 25 frames of 1024x576 (measured peak 12.0 allocated, 19.2 reserved); else model by model
 RESIDENT_FROM: Final = 20.0
 
-OUT_OF_MEMORY: Final = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-OUT_OF_HOST_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory")
+#: the others: CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, cuDNN 9's ..._DEVICE_ALLOCATION_FAILED
+OUT_OF_MEMORY: Final = ("out of memory", "ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
+OUT_OF_HOST_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory", "HOST_ALLOCATION_FAILED")
 DRIVER: Final = ("CUDA error", "device-side assert", "CUDA driver", "NVML", "an illegal memory access")
 
 
@@ -74,8 +76,7 @@ def restore(pipe: Any, plan: Plan) -> None:
     import torch
 
     pipe.maybe_free_model_hooks()
-    if plan.offload == "none":
-        pipe.vae.to(dtype=getattr(torch, plan.dtype))
+    pipe.vae.to(dtype=getattr(torch, plan.dtype))
 
 
 def reset_peak_memory(plan: Plan) -> None:
@@ -92,18 +93,17 @@ def peak_memory(plan: Plan) -> float:
     return round(torch.cuda.max_memory_allocated() / GIB, 2) if plan.device == "cuda" else 0.0
 
 
-@contextmanager
-def typed_failures(params: GenerationParams) -> Iterator[None]:
-    """Turn torch's failures into typed errors; anything not recognised passes through unchanged."""
-    import torch
-
+def typed_failures(params: GenerationParams, work: Callable[[], Result]) -> Result:
+    """Do the work; turn torch's failures into typed errors. Anything not recognised passes through unchanged."""
     try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        return work()
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         typed = typed_failure(error, params)
         if typed is None:
             raise
-        raise typed from None  # the traceback would keep the tensors alive
+    # Outside of `except`, and why this is no context manager: within it the new error would keep the first as its
+    # context, and with it the traceback, its frames and their tensors.
+    raise typed
 
 
 def typed_failure(error: BaseException, params: GenerationParams) -> GenerationError | CriticalError | None:

@@ -128,3 +128,12 @@ class CriticalError(VidkitError):
     """The machine or the process failed: disk full, killed, driver crash, or a defect of ours. Exit code 4."""
 
     category = "critical"
+
+
+def internal_error(error: Exception) -> CriticalError:
+    """What no code expected, for the outermost boundary of a process."""
+    return CriticalError(
+        "internal_error",
+        f"{type(error).__name__}: {error}",
+        ["This is a defect of vidkit or of a library: report it with the traceback on stderr"],
+    )

@@ -11,25 +11,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from safetensors import SafetensorError
 
-from vidkit.device import Plan, make_plan, peak_memory, place, reset_peak_memory, restore, typed_failures
-from vidkit.errors import InputError
+from vidkit.device import Plan, make_plan, peak_memory, place, reset_peak_memory, restore, typed_failure, typed_failures
+from vidkit.display import clip_html
+from vidkit.errors import InputError, SetupError
 from vidkit.images import fit_image
 from vidkit.libraries import quiet
 from vidkit.models.content_hash import hash_model
 from vidkit.models.locate import picture_path
 from vidkit.models.warm import WarmPipeline
-from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
+from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, is_used, resolve, wire_name
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Family, Models
-from vidkit.pipelines.watch import decoder_blocks, unet_blocks, watched
+from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
 from vidkit.progress import CancelToken, OnProgress, Reporter
 from vidkit.record import AI_GENERATED, file_identity, load_picture, make_record, write_clip_sidecar
 from vidkit.settings import Settings, load_settings
-from vidkit.video import GIF_SMOOTH_FPS, check_frames, check_target, write_video
+from vidkit.video import GIF_SMOOTH_FPS, check_frames, check_target, sidecar_path, write_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger("vidkit")
+
+#: what diffusers, transformers and safetensors raise over files that are missing, cut short or do not fit together
+LOAD_ERRORS: Final = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError)
 
 _lock = threading.Lock()
 _warm = WarmPipeline()
@@ -59,6 +64,10 @@ class GenerationResult:
     @property
     def notes(self) -> list[str]:
         return list(self.metadata["notes"])
+
+    def _repr_html_(self) -> str:
+        """In a notebook, the clip itself."""
+        return clip_html(self.output)
 
     def to_json(self) -> dict[str, Any]:
         """The success response of the JSON protocol."""
@@ -99,17 +108,31 @@ def generate(
     """
     request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
     reporter = Reporter(on_progress, cancel)
-    with _lock:
+    with turn(reporter):
         started = time.monotonic()
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
         frames, plan, notes = compute(job, reporter)
         record = record_of(job, plan, notes)
-        reporter.tell(92, "Encoding video...")
+        reporter.tell(95, "Encoding video...")
         write(job, frames, record)
-        metadata = metadata_of(job, plan, notes, time.monotonic() - started)
-        reporter.tell(100, "Complete!")
+        with removed_on_failure(job.target):
+            reporter.tell(96, "Writing the settings...")
+            write_settings(job, record)
+            metadata = metadata_of(job, plan, notes, time.monotonic() - started)
+            reporter.done()
     return GenerationResult(job.target, metadata, record)
+
+
+@contextmanager
+def turn(reporter: Reporter) -> Iterator[None]:
+    """Wait for other threads' generations; a cancelled request stops waiting."""
+    while not _lock.acquire(timeout=0.2):
+        reporter.check()
+    try:
+        yield
+    finally:
+        _lock.release()
 
 
 def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -> Job:
@@ -196,13 +219,20 @@ def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, 
 
     plan = make_plan()
     reset_peak_memory(plan)
-    with typed_failures(job.params):
+
+    def work() -> tuple[torch.Tensor, list[str]]:
         reporter.tell(10, "Loading model...")
         pipe = _warm.get(warm_key(job, plan), lambda: loaded(job, getattr(torch, plan.dtype), plan))
         reporter.tell(15, "Processing image...")
         with restored_on_failure(pipe, plan):
             latents, notes = denoise(job, pipe, reporter)
-            pixels = decode(job, pipe, latents, reporter)
+            return decode(job, pipe, latents, reporter), notes
+
+    # Building modules and some pipelines draw from torch's own generators, which are the caller's. The devices are
+    # named because torch warns when it finds several itself.
+    devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
+    with torch.random.fork_rng(devices):
+        pixels, notes = typed_failures(job.params, work)
     frames = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     check_frames(frames, job.pictures[0])
     return (frames * 255).round().astype(np.uint8), plan, notes
@@ -215,9 +245,24 @@ def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
 def loaded(job: Job, dtype: torch.dtype, plan: Plan) -> Any:
     logger.info("loading %s", ", ".join(model.name for model in job.models.values()))
     with quiet():
-        pipe = job.family.load(job.params, job.models, dtype)
+        try:
+            pipe = job.family.load(job.params, job.models, dtype)
+        except LOAD_ERRORS as error:
+            if typed_failure(error, job.params) is not None:  # out of memory and the like: not the model's fault
+                raise
+            raise unloadable(job, error) from error
     place(pipe, plan)
     return pipe
+
+
+def unloadable(job: Job, error: Exception) -> SetupError:
+    names = ", ".join(model.name for model in job.models.values())
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return SetupError(
+        "invalid_model",
+        f"{names} does not load; a file may be missing, incomplete or damaged: {reason}",
+        ["Fetch the model again", "Check that its parts belong together (Stable Diffusion 1.5 for animatediff)"],
+    )
 
 
 @contextmanager
@@ -230,15 +275,20 @@ def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
 
 
 def denoise(job: Job, pipe: Any, reporter: Reporter) -> tuple[torch.Tensor, list[str]]:
-    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each block of the UNet."""
+    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet."""
     done, steps = 0, job.params.num_inference_steps or 1
+    if is_used("strength", job.params.pipeline, job.params.conditioning):
+        steps = int(steps * job.params.strength) or 1  # as diffusers does; on_step would tell only after the first
 
     def on_step(finished: int, in_all: int) -> None:
         nonlocal done, steps
         done, steps = finished, in_all
         reporter.step(done, steps)
 
-    with watched(unet_blocks(pipe.unet), lambda share: reporter.step(done + share, steps)):
+    with (
+        watched(denoiser_layers(pipe), lambda share: reporter.step(done + share, steps)),
+        watched(encoder_blocks(pipe.vae), lambda share: reporter.check()),
+    ):
         return job.family.denoise(pipe, job.params, job.pictures, on_step)
 
 
@@ -275,19 +325,35 @@ def stored_name(job: Job, name: str) -> str:
 
 
 def write(job: Job, frames: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> None:
-    """The clip and its sidecar. MP4 carries the fitted pictures as cover art, the others in the sidecar."""
-    pictures = [] if job.params.bare else list(job.pictures)
+    """The clip. MP4 carries the fitted pictures as cover art."""
     write_video(
         frames,
         job.target,
         fps=job.params.fps,
         output_format=job.output_format,
         record=record,
-        cover=pictures if job.output_format == "mp4" else (),
+        cover=job.pictures if job.output_format == "mp4" and not job.params.bare else (),
         overwrite=job.params.overwrite,
     )
-    if not job.params.bare:
-        write_clip_sidecar(job.target, record, [] if job.output_format == "mp4" else pictures)
+
+
+def write_settings(job: Job, record: Mapping[str, Any]) -> None:
+    """The sidecar, with the fitted pictures where the container takes none."""
+    if job.params.bare:
+        sidecar_path(job.target).unlink(missing_ok=True)  # of the clip that was overwritten
+    else:
+        write_clip_sidecar(job.target, record, () if job.output_format == "mp4" else job.pictures)
+
+
+@contextmanager
+def removed_on_failure(clip: Path) -> Iterator[None]:
+    """A clip without its settings, or one that was cancelled at the last moment, is not left behind."""
+    try:
+        yield
+    except BaseException:
+        clip.unlink(missing_ok=True)
+        sidecar_path(clip).unlink(missing_ok=True)
+        raise
 
 
 def metadata_of(job: Job, plan: Plan, notes: Sequence[str], seconds: float) -> dict[str, Any]:

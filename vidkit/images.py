@@ -17,14 +17,13 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, get_args
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 
 from vidkit.errors import InputError
-
-Fit = Literal["crop", "pad", "stretch"]
+from vidkit.params import Fit
 
 #: What `load_image` opens. Pillow's forty other formats are rare as pictures, and each is one more parser to attack.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -45,6 +44,8 @@ READ_ERRORS: Final = (
 )
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+_GIVE = "Give the full path of a picture file."
+_AGAIN = "Copy or download the picture again."
 _CONVERT = "Open it in a picture editor or viewer and export it as PNG or JPEG."
 _SHRINK = "Scale it down in a picture editor; the video models work at about one megapixel."
 
@@ -118,16 +119,16 @@ def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
         # Opening a named pipe would wait for ever and /dev/zero has no end: ask before opening.
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise InputError("invalid_image", f"{name} is {kind}; give the path of a picture file.")
+            raise InputError("invalid_image", f"{name} is {kind}; give the path of a picture file.", [_GIVE])
         if status.st_size == 0:
-            raise InputError("invalid_image", f"{name} is empty (0 bytes); copy or download it again.")
+            raise InputError("invalid_image", f"{name} is empty (0 bytes); copy or download it again.", [_AGAIN])
         if status.st_size > MAX_FILE_BYTES:
             sizes = f"has {status.st_size / 2**20:,.0f} MiB, the limit is {MAX_FILE_BYTES / 2**20:,.0f} MiB"
             raise InputError("image_too_large", f"{name} {sizes}; make it smaller.", [_SHRINK, _CONVERT])
         return Path(path).open("rb")
     except PermissionError as error:
         message = f"{name} may not be read by this user ({error.strerror}); change its permissions or copy it."
-        raise InputError("invalid_image", message) from error
+        raise InputError("invalid_image", message, [f"Copy {name} to where this user may read it."]) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         message = f"{name} was not found ({reason}); check the path."

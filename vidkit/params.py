@@ -7,7 +7,7 @@ this schema. What a model family narrows (`Limits`) is data in the family's file
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, get_args
 
@@ -60,7 +60,7 @@ class GenerationParams(BaseModel):
     )
     motion_adapter: str | None = parameter(None, "Motion adapter folder.", used_by=("animatediff",))
     controlnet: str | None = parameter(None, "SparseCtrl model folder.", used_by=("animatediff/sparsectrl",))
-    image_path: str = parameter(..., "The picture to animate: an image file, or a clip made by vidkit.")
+    image_path: str = parameter(..., "The picture to animate: an image file, or a clip made by vidkit.", min_length=1)
     last_image_path: str | None = parameter(None, "Picture for the last frame.", used_by=("animatediff/sparsectrl",))
     prompt: str = parameter(..., "What should be seen and happen. Required; svd ignores it.", used_by=("animatediff",))
     negative_prompt: str = parameter("", "What should not be seen.", used_by=("animatediff",))
@@ -107,18 +107,19 @@ class GenerationParams(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        problems: list[InputError] = []
         if isinstance(data, Mapping):
-            data = canonical_keys(data)
+            data, problems = canonical_keys(data)
+            prompt = data.get("prompt", "")
+            if isinstance(prompt, str) and not prompt.strip():
+                problems.append(empty_prompt())
         try:
-            return handler(data)
+            params = handler(data)
+            if not problems:
+                return params
         except ValidationError as error:
-            raise input_error(error) from None
-
-    @model_validator(mode="after")
-    def _check_prompt(self) -> Self:
-        if not self.prompt.strip():
-            raise empty_prompt()
-        return self
+            problems += validation_problems(error)
+        raise in_one(problems)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes, checked like a new request. A change to None takes the parameter back."""
@@ -145,26 +146,28 @@ def canonical_name(key: str) -> str:
     return names.get(key, key)
 
 
-def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Snake_case keys, nulls left out; InputError for an unknown key or one given twice with two values."""
+def canonical_keys(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputError]]:
+    """Snake_case keys, nulls left out; and what is wrong: unknown keys, keys given twice with two values."""
     names = {alias: name for name in GenerationParams.model_fields for alias in (name, wire_name(name))}
     result: dict[str, Any] = {}
+    problems = []
     for key, value in data.items():
         if key not in names:
-            raise unknown_key(str(key), list(names))
+            problems.append(unknown_key(str(key), list(names)))
+            continue
         name = names[key]
         if value is None:
             continue
         if name in result and result[name] != value:
-            raise InputError(
-                "invalid_value",
-                f"{wire_name(name)} is given twice, as {result[name]!r} and {value!r}.",
-                [f"Give {wire_name(name)} once."],
+            problems.append(
+                InputError(
+                    "invalid_value",
+                    f"{wire_name(name)} is given twice, as {result[name]!r} and {value!r}.",
+                    [f"Give {wire_name(name)} once"],
+                )
             )
         result[name] = value
-    if "prompt" not in result:
-        raise empty_prompt()
-    return result
+    return result, problems
 
 
 def canonical_names(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,22 +200,28 @@ def unknown_key(key: str, names: list[str]) -> InputError:
 RANGE_ERRORS: Final = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
-def input_error(error: ValidationError) -> InputError:
-    """All of pydantic's complaints in one typed error; its code is that of the first."""
-    messages, suggestions, codes = [], [], []
+def in_one(problems: Sequence[InputError]) -> InputError:
+    """All problems of a request in one error, so that they can be mended at once; its code is that of the first."""
+    suggestions = [suggestion for problem in problems for suggestion in problem.suggestions]
+    return InputError(problems[0].code, " ".join(problem.message for problem in problems), suggestions)
+
+
+def validation_problems(error: ValidationError) -> list[InputError]:
+    """pydantic's complaints in our words; a missing prompt is left to `empty_prompt`."""
+    problems = []
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else "request"
         name = canonical_name(name)
         key = wire_name(name) if name in GenerationParams.model_fields else name
         if item["type"] == "missing":
-            codes.append("missing_parameter")
-            messages.append(f"{key} is missing.")
-            suggestions.append(f"Give {key}: {GenerationParams.model_fields[name].description}")
+            if name != "prompt":
+                advice = f"Give {key}: {GenerationParams.model_fields[name].description}"
+                problems.append(InputError("missing_parameter", f"{key} is missing.", [advice]))
             continue
-        codes.append("out_of_range" if item["type"] in RANGE_ERRORS else "invalid_value")
-        messages.append(f"{key} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}.")
-        suggestions.append(f"Set {key} to {describe_values(name)}")
-    return InputError(codes[0], " ".join(messages), suggestions)
+        code = "out_of_range" if item["type"] in RANGE_ERRORS else "invalid_value"
+        message = f"{key} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}."
+        problems.append(InputError(code, message, [f"Set {key} to {describe_values(name)}"]))
+    return problems
 
 
 def bounds_of(info: FieldInfo) -> dict[str, float]:
@@ -235,8 +244,8 @@ def describe_values(name: str) -> str:
         return "one of " + ", ".join(choices)
     bounds = bounds_of(info)
     kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[plain_type(info)]
-    low = f" from {bounds['ge']:g}" if "ge" in bounds else f" above {bounds['gt']:g}" if "gt" in bounds else ""
-    high = f" up to {bounds['le']:g}" if "le" in bounds else ""
+    low = f" from {bounds['ge']}" if "ge" in bounds else f" above {bounds['gt']}" if "gt" in bounds else ""
+    high = f" up to {bounds['le']}" if "le" in bounds else ""
     return kind + low + high
 
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import vidkit
 from vidkit.errors import InputError
 from vidkit.images import decode_png, encode_png, load_image
+from vidkit.models.content_hash import remembered
+from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.params import SCHEMA_VERSION, GenerationParams
+from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_record, sidecar_path, write_sidecar
 
 if TYPE_CHECKING:
@@ -110,7 +113,12 @@ def request_from_clip(clip: str | Path) -> dict[str, Any]:
             ["Use the original request", "Make clips without --bare to keep their settings in them"],
         )
     request = dict(record["request"])
-    request.update({name: model["name"] for name, model in record["models"].items()})
+    settings = load_settings()
+    for name, model in record["models"].items():
+        if model["name"].startswith(BUNDLED_PREFIX):
+            request[name] = model["name"]
+        else:  # outside the models folder, or another model there has its name by now
+            request[name] = str(remembered(model["sha256"], settings) or model["name"])
     request["imagePath"] = str(path)
     if len(record["pictures"]) > 1:
         request["lastImagePath"] = str(path)
@@ -132,13 +140,20 @@ def load_picture(path: Path, number: int = 0) -> Image.Image:
     stored = stored_pictures(path) if path.is_file() else []
     if number < len(stored):
         return stored[number]
-    if path.suffix.lower() == ".gif" or not path.is_file():
+    if not path.is_file() or (path.suffix.lower() == ".gif" and not is_ours(path)):
         return load_image(path)  # any other animation: its first frame; or the error for a file that is not there
     raise InputError(
         "invalid_image",
         f"{path.name} is a video, and no picture is stored in it.",
         ["Give a picture (JPEG, PNG, WebP, BMP, TIFF, GIF)", "Give a clip that vidkit wrote without --bare"],
     )
+
+
+def is_ours(clip: Path) -> bool:
+    try:
+        return "request" in show(clip)
+    except InputError:
+        return False
 
 
 def stored_pictures(clip: Path) -> list[Image.Image]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.errors import EXIT_CANCELLED, Cancelled, CriticalError, VidkitError
+from vidkit.errors import Cancelled, CriticalError, VidkitError
 from vidkit.settings import load_settings
 
 #: seconds a worker has to stop by itself; the protocol promises an answer within 5
@@ -21,6 +21,10 @@ GRACE: Final = 3.5
 
 #: nothing at run time goes to the network, and nobody is told
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
+
+#: The worker sees the modules that we see. `python -m` would look into the current folder first, and a picture folder
+#: with a json.py in it would run that.
+WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from vidkit.worker import main; main()"
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -44,11 +48,12 @@ class Supervisor:
         worker = self._running(on_event)
         try:
             self._send({"request": dict(request)})
-            for line in self._lines(worker):
-                event = json.loads(line)
+            if self.cancelled:  # by a signal that came before there was a worker to tell
+                self.cancel()
+            for event in events(worker):
                 if "response" in event:
                     return event["response"], event["exitCode"]
-                on_event(event["progress"])
+                on_event(event.get("progress", event))
         except BrokenPipeError:
             pass  # it died before it read the request; its exit says how
         return self._post_mortem(worker, request)
@@ -59,7 +64,7 @@ class Supervisor:
         worker = self._worker
         if worker is None or worker.poll() is not None:
             return
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal in the middle of _send
             self._send({"cancel": True})
         timer = threading.Timer(GRACE, worker.kill)
         timer.daemon = True
@@ -83,7 +88,7 @@ class Supervisor:
     def _running(self, on_event: OnEvent) -> subprocess.Popen[str]:
         if self._worker is None or self._worker.poll() is not None:
             self._worker = subprocess.Popen(
-                [sys.executable, "-m", "vidkit.worker"],
+                [sys.executable, "-P", "-c", WORKER, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -102,11 +107,6 @@ class Supervisor:
             worker.stdin.write(json.dumps(message) + "\n")
             worker.stdin.flush()
 
-    @staticmethod
-    def _lines(worker: subprocess.Popen[str]) -> Iterator[str]:
-        if worker.stdout is not None:
-            yield from worker.stdout
-
     def _post_mortem(self, worker: subprocess.Popen[str], request: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """The worker ended without an answer: remove what it left half-made, and say why."""
         status = worker.wait()
@@ -116,7 +116,8 @@ class Supervisor:
         from vidkit.video import partial_files  # numpy and Pillow are slow to import, and rarely needed here
 
         for part in partial_files(output_folder(request), worker.pid):
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that has gone or changed; the answer matters more
+                part.unlink()
         if self.cancelled:
             return answer(Cancelled())
         return answer(
@@ -131,6 +132,19 @@ class Supervisor:
         )
 
 
+def events(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """What the worker sends; a line that is none of ours was printed by something else, and is log text."""
+    for line in worker.stdout or ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict) and event.keys() & {"response", "progress"}:
+            yield event
+        elif line.strip():
+            yield {"log": line.rstrip("\n")}
+
+
 def relay(worker: subprocess.Popen[str], on_event: OnEvent) -> None:
     if worker.stderr is not None:
         for line in worker.stderr:
@@ -139,7 +153,7 @@ def relay(worker: subprocess.Popen[str], on_event: OnEvent) -> None:
 
 
 def answer(error: VidkitError) -> tuple[dict[str, Any], int]:
-    return error.to_json(), EXIT_CANCELLED if isinstance(error, Cancelled) else error.exit_code
+    return error.to_json(), error.exit_code
 
 
 def how(status: int) -> str:

@@ -22,7 +22,6 @@ from vidkit.container import (
     GIF_MAX_FPS,
     GIF_SMOOTH_FPS,
     Frames,
-    OutputFormat,
     probe,
     read_comment,
     read_cover,
@@ -31,6 +30,7 @@ from vidkit.container import (
 )
 from vidkit.errors import CriticalError, GenerationError, InputError, SetupError, VidkitError
 from vidkit.ffmpeg import VideoInfo
+from vidkit.params import OutputFormat
 
 __all__ = [
     "GIF_SMOOTH_FPS",

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from vidkit.errors import CriticalError, InputError, VidkitError
+from vidkit.errors import VidkitError, internal_error
 from vidkit.generation import generate
 from vidkit.progress import CancelToken
 
@@ -26,6 +26,7 @@ Send = Callable[[dict[str, Any]], None]
 def private_stdout() -> Send:
     """Keep stdout's descriptor for ourselves and point descriptor 1 at stderr; returns how to send an event."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    channel.write("\n")  # ends the line of whoever printed before us; the parent takes that for log text
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     lock = threading.Lock()
@@ -60,7 +61,6 @@ class Inbox:
 def serve(send: Send, inbox: Inbox) -> None:
     while (request := inbox.requests.get()) is not None:
         response, code = answer(request, send, inbox.token)
-        inbox.token = CancelToken() if not inbox.token.cancelled else inbox.token
         send({"response": response, "exitCode": code})
 
 
@@ -72,24 +72,15 @@ def answer(request: dict[str, Any], send: Send, token: CancelToken) -> tuple[dic
         return error.to_json(), error.exit_code
     except Exception as error:  # noqa: BLE001  (the boundary of the process: any defect becomes a typed response)
         traceback.print_exc()
-        return unexpected(error).to_json(), unexpected(error).exit_code
+        return internal_error(error).to_json(), internal_error(error).exit_code
     return result.to_json(), 0
 
 
-def unexpected(error: Exception) -> VidkitError:
-    if isinstance(error, RecursionError | json.JSONDecodeError):
-        return InputError("invalid_request", f"The request cannot be read: {error}.", ["Send one flat JSON object"])
-    return CriticalError(
-        "internal_error",
-        f"{type(error).__name__}: {error}",
-        ["This is a defect of vidkit or of a library: report it with the traceback on stderr"],
-    )
-
-
 def main() -> None:
-    if sys.platform != "win32":  # Ctrl-C reaches the whole process group; the parent decides and tells us
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(private_stdout(), Inbox())
+    send, inbox = private_stdout(), Inbox()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent tells us
+    signal.signal(signal.SIGTERM, lambda *_: inbox.token.cancel())  # as do service managers with theirs
+    serve(send, inbox)
 
 
 if __name__ == "__main__":

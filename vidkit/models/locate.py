@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import InputError, SetupError
-from vidkit.params import GenerationParams, canonical_names
+from vidkit.params import GenerationParams, canonical_names, plain_type
 from vidkit.settings import Settings
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
@@ -82,19 +82,21 @@ def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> 
 
 def find(wanted: str, settings: Settings, role: str) -> Path:
     if wanted.startswith(BUNDLED_PREFIX):
-        candidates = [BUNDLED_FOLDER / wanted.removeprefix(BUNDLED_PREFIX)]
+        candidates = [
+            folder for folder in BUNDLED_FOLDER.iterdir() if folder.name == wanted.removeprefix(BUNDLED_PREFIX)
+        ]
     else:
-        candidates = [Path(wanted).expanduser(), settings.models / wanted]
+        candidates = [Path(wanted), settings.models / wanted]
     for path in candidates:
         try:
-            if path.exists():
-                return path.resolve()
-        except (OSError, ValueError):  # names no file system takes
+            if path.expanduser().exists():
+                return path.expanduser().resolve()
+        except (OSError, ValueError, RuntimeError):  # names no file system takes, users that don't exist
             continue
     bundled = ", ".join(BUNDLED_PREFIX + folder.name for folder in sorted(BUNDLED_FOLDER.iterdir()))
     raise SetupError(
         "model_not_found",
-        f"The {role} {wanted!r} was not found, neither as a path nor in {settings.models}.",
+        f"The {role} {wanted[:200]!r} was not found, neither as a path nor in {settings.models}.",
         [f"Check the path of the {role}", f"Put the model into {settings.models}", f"Use a bundled model: {bundled}"],
     )
 
@@ -110,7 +112,7 @@ def describe(path: Path) -> Model:
     for file, key in (("model_index.json", "_class_name"), ("config.json", "_class_name")):
         if (path / file).is_file():
             kind = read_json(path / file).get(key)
-            card = read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
+            card = read_card(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
             return Model(str(card.get("name", path.name)), path, str(kind), card)
     raise SetupError(
         "invalid_model",
@@ -119,10 +121,29 @@ def describe(path: Path) -> Model:
     )
 
 
+def read_card(path: Path) -> dict[str, Any]:
+    """vidkit's own card of a model, checked: what is wrong in it must not look like the request's fault."""
+    card = read_json(path)
+    defaults, ranges = card.get("defaults", {}), card.get("ranges", {})
+    if not isinstance(defaults, dict) or not isinstance(ranges, dict):
+        raise invalid_config(path, "defaults and ranges must be JSON objects")
+    try:
+        GenerationParams(**{"image_path": "any", "prompt": "any", **canonical_names(defaults)})
+    except InputError as error:
+        raise invalid_config(path, error.message) from error
+    for name, bounds in canonical_names(ranges).items():
+        numeric = plain_type(GenerationParams.model_fields[name]) in (int, float)
+        if not (
+            numeric and isinstance(bounds, list) and [type(bound) in (int, float) for bound in bounds] == [True] * 2
+        ):
+            raise invalid_config(path, f"the range of {name} must be [lowest, highest]")
+    return card
+
+
 def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise invalid_config(path, str(error)) from error
     if not isinstance(content, dict):
         raise invalid_config(path, "not a JSON object")

@@ -8,40 +8,20 @@ refused by name, and the configurations lie on this disk. Importing this module 
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.errors import SetupError
+from vidkit.libraries import quiet
+from vidkit.models.safetensors_header import FETCH_AGAIN, Header, invalid, quoted, read_safetensors_header
 
 if TYPE_CHECKING:
     import torch
 
-Header = dict[str, tuple[str, tuple[int, ...]]]
-
 #: configurations of a full-size Stable Diffusion 1.5, with CLIP's vocabulary
 SD15_CONFIGS: Final = Path(__file__).parent / "configs" / "sd15"
 
-#: The header of Stable Diffusion 1.5 has 0.2 MB and 1,100 tensors (1,800 with its EMA copy), that of SDXL 0.4 MB and
-#: 2,500; training logs in `__metadata__` reach a few MB. safetensors itself takes 100 MB, and 6.4 s over a 66 MB
-#: header of a million empty tensors; within these limits the worst file is refused in well under a second.
-MAX_HEADER_BYTES: Final = 8 * 2**20
-MAX_TENSORS: Final = 16_384
-#: torch itself stops at 64 dimensions; weights have at most five
-MAX_DIMENSIONS: Final = 16
-
-_BITS_PER_VALUE: Final = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    "F4": 4,
-}
 _WEIGHT_DTYPES: Final = {"F64", "F32", "F16", "BF16"}
 
 _UNET: Final = "model.diffusion_model."
@@ -100,30 +80,6 @@ _TEXT_DEFAULTS: Final = {"vocab_size": 49408, "hidden_size": 512}
 
 _NEEDED: Final = "AnimateDiff here needs a Stable Diffusion 1.5 base model: UNet, VAE and text encoder in one file"
 _CHOOSE: Final = "Choose a Stable Diffusion 1.5 checkpoint (.safetensors) or a diffusers folder of one."
-_FETCH_AGAIN: Final = "Download the file again; it may be incomplete, or a web page or Git LFS pointer under its name."
-
-
-def read_safetensors_header(path: Path) -> Header:
-    """The dtype (as the file names it, e.g. `"F16"`) and shape of every tensor, by key, without reading a tensor.
-
-    Checks all that the format promises: unique keys, known dtypes, and tensors that fill the file's data exactly,
-    without gap or overlap. At most `MAX_HEADER_BYTES` are read.
-
-    Raises:
-        SetupError: `model_not_found` when there is no such file; `invalid_model` when it can't be read, is not a
-            safetensors file or goes beyond the limits.
-    """
-    try:
-        if not path.is_file():
-            raise SetupError("model_not_found", f"There is no model file {str(path)!r}.", ["Check the path."])
-        with path.open("rb") as file:
-            raw, data_bytes = _read_raw_header(file)
-        return _parse_header(raw, data_bytes)
-    except OSError as error:
-        raise _invalid(path, f"cannot be read: {error.strerror or error}", "Check the file's permissions.") from error
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        problem = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise _invalid(path, f"is not a usable safetensors file: {problem}", _FETCH_AGAIN) from error
 
 
 def check_sd15_checkpoint(path: Path, config_folder: Path | None = None) -> Path:
@@ -163,7 +119,7 @@ def load_sd15_components(path: Path, dtype: torch.dtype, config_folder: Path | N
     from safetensors import SafetensorError
 
     try:
-        with _no_progress_bars():
+        with quiet():
             pipeline = StableDiffusionPipeline.from_single_file(
                 str(path),
                 config=str(folder),
@@ -188,7 +144,7 @@ def load_sd15_components(path: Path, dtype: torch.dtype, config_folder: Path | N
         # the last: moving a weight without data, which is how diffusers meets a missing one
         reason = "weights are missing" if isinstance(error, NotImplementedError) else _shortened(error)
         problem = f"does not load with the configuration in {str(folder)!r}: {reason}"
-        raise _invalid(path, problem, _CHOOSE) from error
+        raise invalid(path, problem, _CHOOSE) from error
     components = {name: getattr(pipeline, name) for name in _CLASSES}
     _refuse_partial_load(path, header, components)
     return components
@@ -206,91 +162,6 @@ def _checked(path: Path, config_folder: Path | None) -> tuple[Header, Path]:
     return header, folder
 
 
-# --- the safetensors format: 8 bytes little-endian header length, JSON header, data --------------------------------
-
-
-def _read_raw_header(file: BinaryIO) -> tuple[bytes, int]:
-    """The header, and the number of bytes that follow it."""
-    size = os.fstat(file.fileno()).st_size
-    prefix = file.read(8)
-    if len(prefix) < 8:
-        raise ValueError(f"it has only {size} bytes")
-    length = int.from_bytes(prefix, "little")
-    if length > size - 8:
-        raise ValueError(f"its header should have {length} bytes, but {size - 8} follow")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError(f"its header has {length} bytes, more than the {MAX_HEADER_BYTES} allowed here")
-    raw = file.read(length)
-    if len(raw) < length:
-        raise ValueError("it was cut short while it was read")
-    return raw, size - 8 - length
-
-
-def _parse_header(raw: bytes, data_bytes: int) -> Header:
-    if not raw.startswith(b"{"):
-        raise ValueError("its header is not JSON")
-    # Before parsing, which is what takes the time. Quotes within strings are escaped, so metadata can't match.
-    if raw.count(b'"data_offsets"') > MAX_TENSORS:
-        raise ValueError(f"it has more than the {MAX_TENSORS} tensors allowed here")
-    entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_object_without_duplicates)
-    _check_metadata(entries.pop("__metadata__", {}))
-    if not 0 < len(entries) <= MAX_TENSORS:
-        raise ValueError(f"it has {len(entries)} tensors; 1 to {MAX_TENSORS} are allowed here")
-    header: Header = {}
-    spans = []
-    for key, entry in entries.items():
-        dtype, shape, begin, end = _tensor_entry(key, entry)
-        header[key] = (dtype, shape)
-        spans.append((begin, end, key))
-    _check_spans(spans, data_bytes)
-    return header
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of two equal keys, this reader and the one that loads the tensors might take different ones.
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("its header has a key twice")
-    return result
-
-
-def _check_metadata(metadata: object) -> None:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its __metadata__ is not a table of texts")
-
-
-def _tensor_entry(key: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
-    """dtype, shape, first byte, byte after the last."""
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the entry of tensor {_quoted(key)} is malformed")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS_PER_VALUE:
-        raise ValueError(f"tensor {_quoted(key)} has the unknown dtype {_quoted(dtype)}")
-    if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"tensor {_quoted(key)} has no valid shape")
-    if not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {_quoted(key)} has no valid data_offsets")
-    begin, end = offsets
-    if (end - begin) * 8 != math.prod(shape) * _BITS_PER_VALUE[dtype]:
-        raise ValueError(f"tensor {_quoted(key)} takes {end - begin} bytes, which does not fit its shape and dtype")
-    return dtype, tuple(shape), begin, end
-
-
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
-
-
-def _check_spans(spans: list[tuple[int, int, str]], data_bytes: int) -> None:
-    """The tensors, in the order of their offsets, must fill the data from its first to its last byte."""
-    position = 0
-    for begin, end, key in sorted(spans):
-        if begin != position:
-            raise ValueError(f"tensor {_quoted(key)} begins at byte {begin} of the data where {position} was due")
-        position = end
-    if position != data_bytes:
-        raise ValueError(f"its tensors take {position} bytes, but {data_bytes} bytes of data follow the header")
-
-
 # --- what the file is -----------------------------------------------------------------------------------------------
 
 
@@ -299,8 +170,8 @@ def _refuse_all_but_safetensors(path: Path) -> None:
     if path.suffix == ".safetensors":
         return
     if path.suffix.lower() == ".safetensors":
-        raise _invalid(path, "has an upper-case ending", "Rename the file so that it ends in .safetensors.")
-    raise _invalid(
+        raise invalid(path, "has an upper-case ending", "Rename the file so that it ends in .safetensors.")
+    raise invalid(
         path,
         "is not a .safetensors file. Pickles (.ckpt, .pt, .bin) can run code when they are opened and are not loaded",
         "Convert the checkpoint to .safetensors, or download it in that format.",
@@ -312,9 +183,9 @@ def _refuse_other_kinds(path: Path, header: Header) -> None:
     has_unet = any(key.startswith(_UNET) for key in header)
     for kind, pattern in _OTHER_KINDS if has_unet else _OTHER_KINDS + _LONE_PARTS:
         if re.search(pattern, keys, re.MULTILINE):
-            raise _invalid(path, f"looks like {kind}; {_NEEDED}", _CHOOSE)
+            raise invalid(path, f"looks like {kind}; {_NEEDED}", _CHOOSE)
     if not has_unet:
-        raise _invalid(path, f"is of a kind unknown here; {_NEEDED}", _CHOOSE)
+        raise invalid(path, f"is of a kind unknown here; {_NEEDED}", _CHOOSE)
 
 
 def _refuse_other_widths(path: Path, header: Header) -> None:
@@ -328,14 +199,14 @@ def _refuse_other_widths(path: Path, header: Header) -> None:
         elif key.startswith(_UNET) and key.endswith(_TEXT_KEYS):
             kind = _KIND_BY_TEXT_WIDTH.get(shape[-1] if shape else 0)
         if kind:
-            raise _invalid(path, f"looks like {kind}; {_NEEDED}", _CHOOSE)
+            raise invalid(path, f"looks like {kind}; {_NEEDED}", _CHOOSE)
 
 
 def _refuse_missing_parts(path: Path, header: Header) -> None:
     parts = {"UNet": _UNET_INPUT, "VAE": _VAE_INPUT, "text encoder": _TOKEN_EMBEDDING}
     missing = [name for name, key in parts.items() if key not in header]
     if missing:
-        raise _invalid(path, f"lacks the {' and the '.join(missing)}; {_NEEDED}", _CHOOSE)
+        raise invalid(path, f"lacks the {' and the '.join(missing)}; {_NEEDED}", _CHOOSE)
 
 
 def _refuse_odd_weights(path: Path, header: Header) -> None:
@@ -344,7 +215,7 @@ def _refuse_odd_weights(path: Path, header: Header) -> None:
         if key.startswith((_UNET, _VAE, _TEXT_ENCODER)) and dtype not in _WEIGHT_DTYPES:
             if key.endswith(".position_ids"):  # counts 0 to 76; derived anew on loading
                 continue
-            raise _invalid(path, f"is quantized or damaged: {_quoted(key)} has dtype {dtype}", _CHOOSE)
+            raise invalid(path, f"is quantized or damaged: {quoted(key)} has dtype {dtype}", _CHOOSE)
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
@@ -361,9 +232,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _invalid(file, f"is needed as configuration, but can't be read: {_shortened(error)}", remedy) from error
+        raise invalid(file, f"is needed as configuration, but can't be read: {_shortened(error)}", remedy) from error
     if not isinstance(config, dict):
-        raise _invalid(file, "is needed as configuration, but is not a JSON object", remedy)
+        raise invalid(file, "is needed as configuration, but is not a JSON object", remedy)
     return config
 
 
@@ -376,8 +247,8 @@ def _refuse_other_classes(folder: Path) -> None:
             and all(isinstance(part, str) for part in entry)
             and re.fullmatch(pattern, ".".join(entry))
         ):
-            problem = f"names {_quoted(entry)} as {name}, which no Stable Diffusion 1.x model has"
-            raise _invalid(
+            problem = f"names {quoted(entry)} as {name}, which no Stable Diffusion 1.x model has"
+            raise invalid(
                 folder / "model_index.json", problem, "Use the configuration of a Stable Diffusion 1.5 model."
             )
 
@@ -395,32 +266,19 @@ def _refuse_mismatch(path: Path, header: Header, folder: Path) -> None:
             _TOKEN_EMBEDDING: (text["vocab_size"], text["hidden_size"]),
         }
     except (LookupError, TypeError) as error:
-        raise _invalid(
+        raise invalid(
             folder, f"is not the configuration of a Stable Diffusion 1.x model: {error!r}", _CHOOSE
         ) from error
     for key, (_, shape) in header.items():
         if key.startswith(_UNET) and key.endswith(_TEXT_KEYS) and shape[1:] != (width,):
             problem = f"has text conditions of width {shape[-1:]}, its configuration in {str(folder)!r} {width}"
-            raise _invalid(path, f"{problem}; {_NEEDED}", _CHOOSE)
+            raise invalid(path, f"{problem}; {_NEEDED}", _CHOOSE)
         if shape != expected.get(key, shape):
             problem = f"has {key} of shape {shape}, its configuration in {str(folder)!r} {expected[key]}"
-            raise _invalid(path, f"{problem}; {_NEEDED}", _CHOOSE)
+            raise invalid(path, f"{problem}; {_NEEDED}", _CHOOSE)
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from diffusers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def _refuse_partial_load(path: Path, header: Header, components: Mapping[str, Any]) -> None:
@@ -428,23 +286,14 @@ def _refuse_partial_load(path: Path, header: Header, components: Mapping[str, An
     for name in ("unet", "vae", "text_encoder"):
         missing = [key for key, weight in components[name].state_dict().items() if weight.is_meta]
         if missing:
-            raise _invalid(path, f"lacks {len(missing)} weights of the {name}, {missing[0]!r} for one", _FETCH_AGAIN)
+            raise invalid(path, f"lacks {len(missing)} weights of the {name}, {missing[0]!r} for one", FETCH_AGAIN)
     held = sum(key.startswith(_UNET) for key in header)
     used = len(components["unet"].state_dict())  # the layouts differ in names only, not in how weights are divided
     if held != used:
-        raise _invalid(path, f"has {held} UNet tensors where Stable Diffusion 1.x has {used}; {_NEEDED}", _CHOOSE)
+        raise invalid(path, f"has {held} UNet tensors where Stable Diffusion 1.x has {used}; {_NEEDED}", _CHOOSE)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
-
-
-def _invalid(path: Path, problem: str, remedy: str) -> SetupError:
-    return SetupError("invalid_model", f"{str(path)!r} {problem}.", [remedy])
-
-
-def _quoted(value: object) -> str:
-    """As it stands in an error message: escaped, and short whatever a hostile file holds."""
-    return ascii(value if not isinstance(value, str) else value[:80])[:200]
 
 
 def _shortened(error: Exception) -> str:

@@ -7,12 +7,15 @@ AnimateDiffSparseControlNetPipeline, the picture as first (and another as last) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import InputError, SetupError
-from vidkit.models.locate import Model, locate, locate_base
-from vidkit.params import GenerationParams, Limits
+from vidkit.models.locate import CARD_FILE, Model, invalid_config, locate, locate_base, read_json
+from vidkit.models.single_file import check_sd15_checkpoint
+from vidkit.params import GenerationParams, Limits, bounds_of
 from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, weight_variant
 from vidkit.pipelines.prompts import encode_prompts
 from vidkit.settings import Settings
@@ -39,12 +42,16 @@ SCHEDULER: Final = {"timestep_spacing": "trailing", "beta_schedule": "linear"}
 WINDOW_FRAMES: Final = 16
 WINDOW_STRIDE: Final = 4
 
+MAX_STEPS: Final = bounds_of(GenerationParams.model_fields["num_inference_steps"])["le"]
+
 
 class AnimateDiff:
     """The conditioning modes share everything but the pipeline class and the way the picture is handed over."""
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         found = {"base_model": locate_base(params, settings, BASE_KINDS, bundled=None)}
+        if found["base_model"].kind == SINGLE_FILE:
+            check_sd15_checkpoint(found["base_model"].path)  # by its header, before gigabytes are hashed
         found["motion_adapter"] = part(params, settings, "motion_adapter", "MotionAdapter")
         check_adapter(found["motion_adapter"], params)
         if params.conditioning == "sparsectrl":
@@ -53,16 +60,18 @@ class AnimateDiff:
 
     def limits(self, params: GenerationParams, models: Models) -> Limits:
         base, adapter = models["base_model"], models["motion_adapter"]
-        multiple = 64 if base.kind == SINGLE_FILE else size_multiple(base.config("unet"), base.config("vae"))
-        defaults = {"width": 512, "height": 512, "num_frames": 16, "num_inference_steps": 25}
+        folder = check_sd15_checkpoint(base.path) if base.kind == SINGLE_FILE else base.path
+        defaults = {"width": 512, "height": 512, "num_frames": 16, "num_inference_steps": 25} | base.card_defaults()
+        check_steps(params, params.num_inference_steps or defaults["num_inference_steps"])
         ranges: dict[str, tuple[float, float]] = {}
         if params.conditioning != "init":  # only the video-to-video pipeline has windows
             ranges["num_frames"] = (2, held_frames(adapter))
         return Limits(
             model=base.name,
-            defaults=defaults | base.card_defaults(),
+            defaults=defaults,
             ranges=ranges | base.card_ranges(),
-            size_multiple=max(8, multiple),
+            # unlike SVD's, this UNet takes latents of any size
+            size_multiple=size_multiple(read_json(folder / "vae" / "config.json")),
             ignored=IGNORED,
         )
 
@@ -82,35 +91,22 @@ class AnimateDiff:
     ) -> tuple[torch.Tensor, list[str]]:
         import torch
 
-        check_steps(params)
         prompt, negative, notes = encode_prompts(pipe, params.prompt, params.negative_prompt)
-        windows = params.num_frames > held_positions(pipe)  # type: ignore[operator]
-        if windows:
-            pipe.enable_free_noise(context_length=WINDOW_FRAMES, context_stride=WINDOW_STRIDE)
-            notes.append(
-                f"{params.num_frames} frames are more than the motion adapter's {held_positions(pipe)}: made in "
-                f"sliding windows of {WINDOW_FRAMES} frames (FreeNoise)."
-            )
-        try:
-            # SparseCtrl's pipeline draws from torch's own generator too; windows shuffle with it
-            with torch.random.fork_rng():
-                torch.manual_seed(params.seed)
-                latents: torch.Tensor = pipe(
-                    prompt_embeds=prompt,
-                    negative_prompt_embeds=negative,
-                    width=params.width,
-                    height=params.height,
-                    num_inference_steps=params.num_inference_steps,
-                    guidance_scale=params.guidance_scale,
-                    generator=torch.Generator().manual_seed(params.seed),
-                    output_type="latent",
-                    callback_on_step_end=step_callback(on_step),
-                    **picture_arguments(params, list(pictures)),
-                ).frames
-        finally:
-            if windows:
-                pipe.disable_free_noise()
-        return latents.transpose(1, 2), notes
+        with windows(pipe, params.num_frames or 1) as window_notes:
+            torch.manual_seed(params.seed)  # SparseCtrl's pipeline encodes its pictures with torch's own generator
+            latents: torch.Tensor = pipe(
+                prompt_embeds=prompt,
+                negative_prompt_embeds=negative,
+                width=params.width,
+                height=params.height,
+                num_inference_steps=params.num_inference_steps,
+                guidance_scale=params.guidance_scale,
+                generator=torch.Generator().manual_seed(params.seed),
+                output_type="latent",
+                callback_on_step_end=step_callback(on_step),
+                **picture_arguments(params, list(pictures)),
+            ).frames
+        return latents.transpose(1, 2), [*notes, *window_notes]
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = pipe.decode_latents(latents.transpose(1, 2))
@@ -148,19 +144,39 @@ def held_frames(adapter: Model) -> int:
     return int(adapter.config().get("motion_max_seq_length", 32))
 
 
-def held_positions(pipe: Any) -> int:
-    return int(pipe.motion_adapter.config.motion_max_seq_length)
+@contextmanager
+def windows(pipe: Any, frames: int) -> Iterator[list[str]]:
+    """Sliding windows while the block runs, for a clip longer than the motion adapter; yields the notes on them."""
+    held = int(pipe.motion_adapter.config.motion_max_seq_length)
+    if frames <= held:
+        yield []
+        return
+    length = min(WINDOW_FRAMES, held)
+    try:
+        pipe.enable_free_noise(context_length=length, context_stride=WINDOW_STRIDE)
+        # The blocks have their windows now. Without this, the call would refuse ready-made embeddings and encode the
+        # prompt itself, cut at 77 tokens, into the same embedding for every frame.
+        pipe._free_noise_context_length = None
+        yield [
+            f"{frames} frames are more than the motion adapter's {held}: made in sliding windows of {length} frames "
+            "(FreeNoise)."
+        ]
+    finally:
+        pipe.disable_free_noise()
 
 
-def check_steps(params: GenerationParams) -> None:
+def check_steps(params: GenerationParams, steps: int) -> None:
     """Video-to-video runs steps x strength steps, and fails obscurely when that is none."""
-    steps = params.num_inference_steps or 1
-    if params.conditioning == "init" and int(steps * params.strength) < 1:
-        raise InputError(
-            "out_of_range",
-            f"numInferenceSteps {steps} times strength {params.strength:g} leaves no step to run.",
-            [f"Set strength to at least {1 / steps:.2g}", f"Set numInferenceSteps to {int(1 / params.strength) + 1}"],
-        )
+    if params.conditioning != "init" or int(steps * params.strength) >= 1:
+        return
+    suggestions = [f"Set strength to at least {math.ceil(100 / steps) / 100:g}"]
+    if (enough := math.ceil(1 / params.strength) + 1) <= MAX_STEPS:
+        suggestions.append(f"Set numInferenceSteps to {enough}")
+    raise InputError(
+        "out_of_range",
+        f"numInferenceSteps {steps} times strength {params.strength:g} leaves no step to run.",
+        suggestions,
+    )
 
 
 def pipeline_class(params: GenerationParams) -> Any:
@@ -189,8 +205,15 @@ def set_scheduler(pipe: Any, base: Model) -> None:
     own = base.card.get("scheduler")
     if own == "model":  # the checkpoint's scheduler as it was saved
         return
-    cls = getattr(diffusers, own["class"]) if own else diffusers.EulerDiscreteScheduler
-    pipe.scheduler = cls.from_config(pipe.scheduler.config, **(own.get("config", {}) if own else SCHEDULER))
+    if own is None:
+        own = {"class": "EulerDiscreteScheduler", "config": SCHEDULER}
+    if not isinstance(own, dict) or not isinstance(own.get("config", {}), dict):
+        raise invalid_config(base.path / CARD_FILE, 'scheduler must be "model" or {"class": NAME, "config": {}}')
+    name = str(own.get("class"))
+    cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if cls is None:
+        raise invalid_config(base.path / CARD_FILE, f"diffusers has no scheduler {name!r}")
+    pipe.scheduler = cls.from_config(pipe.scheduler.config, **own.get("config", {}))
 
 
 def picture_arguments(params: GenerationParams, pictures: list[Image.Image]) -> dict[str, Any]:

@@ -55,10 +55,12 @@ def step_callback(on_step: OnStep) -> Callable[[Any, int, Any, dict[str, Any]], 
     return callback
 
 
-def size_multiple(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    """Sizes in pixels must be multiples of this: each of the VAE's and the UNet's downsamplings halves them."""
-    halvings = sum(max(len(config.get("block_out_channels", ())) - 1, 0) for config in (unet, vae))
-    return int(2**halvings)
+def size_multiple(*configs: Mapping[str, Any]) -> int:
+    """Sizes in pixels must be multiples of this, at least of 8: each downsampling of the networks halves them."""
+    levels = [config.get("block_out_channels") for config in configs]
+    # a config without that list is refused when the model is loaded
+    halvings = sum(max(len(channels) - 1, 0) for channels in levels if isinstance(channels, list))
+    return max(8, 1 << halvings)
 
 
 def weight_variant(folder: Any, dtype: Any) -> str | None:

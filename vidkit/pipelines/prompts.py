@@ -16,7 +16,7 @@ def encode_prompts(pipe: Any, prompt: str, negative_prompt: str) -> tuple[torch.
     """
     import torch
 
-    chunk = pipe.tokenizer.model_max_length - 2
+    chunk = tokens_at_once(pipe) - 2
     words = [token_ids(pipe.tokenizer, text) for text in (prompt, negative_prompt)]
     chunks = max(1, *(-(-len(ids) // chunk) for ids in words))
     embeddings = [
@@ -29,6 +29,11 @@ def encode_prompts(pipe: Any, prompt: str, negative_prompt: str) -> tuple[torch.
     return embeddings[0], embeddings[1], notes
 
 
+def tokens_at_once(pipe: Any) -> int:
+    """77, with start and end. Some tokenizers' files don't say and give 1e30; the encoder's positions are the limit."""
+    return int(min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings))
+
+
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """The text's tokens without start and end."""
     return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -38,7 +43,7 @@ def encode_chunk(pipe: Any, ids: list[int]) -> torch.Tensor:
     import torch
 
     tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
-    padding = tokenizer.model_max_length - 2 - len(ids)
+    padding = tokens_at_once(pipe) - 2 - len(ids)
     padded = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding]
     device = pipe._execution_device
     with torch.no_grad():

@@ -44,8 +44,7 @@ class StableVideoDiffusion:
             model=base.name,
             defaults=defaults | base.card_defaults(),
             ranges=base.card_ranges(),
-            # the pipeline itself wants multiples of 8, whatever the model
-            size_multiple=max(8, size_multiple(unet, vae)),
+            size_multiple=size_multiple(unet, vae),
             ignored=IGNORED,
         )
 

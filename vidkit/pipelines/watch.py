@@ -1,9 +1,10 @@
-"""Progress and cancellation inside a step: a callback as each block of a network begins."""
+"""Progress and cancellation inside a step: a callback as each layer of a network begins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,8 +31,24 @@ def watched(blocks: list[nn.Module], on_block: Callable[[float], None]) -> Itera
             handle.remove()
 
 
-def unet_blocks(unet: Any) -> list[nn.Module]:
-    return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+def denoiser_layers(pipe: Any) -> list[nn.Module]:
+    """The layers of one denoising step, and of the ControlNet before it: some forty in a full-size model."""
+    networks = [pipe.unet] if getattr(pipe, "controlnet", None) is None else [pipe.controlnet, pipe.unet]
+    blocks = [
+        block
+        for unet in networks
+        for block in (*unet.down_blocks, unet.mid_block, *(getattr(unet, "up_blocks", None) or ()))
+    ]
+    return [layer for block in blocks for layer in block_layers(block)]
+
+
+def block_layers(block: Any) -> list[nn.Module]:
+    kinds = [getattr(block, kind, None) or () for kind in ("resnets", "attentions", "motion_modules")]
+    return [layer for together in zip_longest(*kinds) for layer in together if layer is not None]
+
+
+def encoder_blocks(vae: Any) -> list[nn.Module]:
+    return [*vae.encoder.down_blocks, vae.encoder.mid_block]
 
 
 def decoder_blocks(vae: Any) -> list[nn.Module]:
