@@ -22,9 +22,8 @@ from vidkit.params import (
     canonical_name,
     choices_of,
     describe_values,
+    nearest_name,
     plain_type,
-    unknown_key,
-    wire_name,
 )
 from vidkit.supervisor import Supervisor
 
@@ -85,7 +84,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jsonl", action="store_true", help="one request a line on standard input; models stay warm")
     group = parser.add_argument_group("parameters")
     for name, info in GenerationParams.model_fields.items():
-        flag = "--" + name.replace("_", "-")
+        flag = option_name(name)
         text = (info.description or "").replace("%", "%%")
         if plain_type(info) is bool:
             group.add_argument(flag, dest=f"param_{name}", action=argparse.BooleanOptionalAction, help=text)
@@ -104,12 +103,17 @@ def unknown_argument(rest: list[str]) -> InputError:
             f"{rest[0]!r} is one argument too many.",
             ["Give the request as one quoted JSON argument", "Or send it on standard input: vidkit generate -"],
         )
-    key = flags[0].split("=")[0].lstrip("-").replace("-", "_")
-    error = unknown_key(key, [wire_name(name) for name in GenerationParams.model_fields])
-    options = [f"--{canonical_name(text.split(chr(39))[1]).replace('_', '-')}" for text in error.suggestions[:1]
-               if chr(39) in text]  # fmt: skip
-    hint = f" Did you mean {options[0]}?" if options else ""
-    return InputError(error.code, f"Unknown option {flags[0]!r}.{hint}", options or ["See vidkit generate --help"])
+    nearest = nearest_name(flags[0].split("=")[0])
+    option = nearest and option_name(nearest)
+    return InputError(
+        "unknown_parameter",
+        f"Unknown option {flags[0]!r}." + (f" Did you mean {option}?" if option else ""),
+        [option or "See vidkit generate --help"],
+    )
+
+
+def option_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def run_generate(options: argparse.Namespace, output: Output) -> int:
@@ -150,7 +154,7 @@ def run_lines(supervisor: Supervisor, output: Output, signals: Signals) -> int:
 
 
 def refuse_other_sources(options: argparse.Namespace) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in given_options(options)]
+    given = [option_name(name) for name in given_options(options)]
     others = {"a JSON argument": options.json, "--request": options.request, "--from": options.clip}
     given += [name for name, value in others.items() if value is not None]
     if given:
@@ -252,8 +256,8 @@ def parsed_option(name: str, value: Any) -> Any:
     except ValueError:
         raise InputError(
             "invalid_value",
-            f"--{name.replace('_', '-')} is {value!r}.",
-            [f"Set --{name.replace('_', '-')} to {describe_values(name)}"],
+            f"{option_name(name)} is {value!r}.",
+            [f"Set {option_name(name)} to {describe_values(name)}"],
         ) from None
 
 

@@ -153,7 +153,7 @@ def canonical_keys(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputE
     problems = []
     for key, value in data.items():
         if key not in names:
-            problems.append(unknown_key(str(key), list(names)))
+            problems.append(unknown_key(str(key)))
             continue
         name = names[key]
         if value is None:
@@ -184,15 +184,25 @@ def empty_prompt() -> InputError:
     )
 
 
-def unknown_key(key: str, names: list[str]) -> InputError:
-    folded = {name.replace("_", "").lower(): name for name in names if "_" not in name}
+def nearest_name(key: str) -> str | None:
+    """The parameter (snake_case) whose name is most like a mistyped key, if any is."""
+    folded = {name.replace("_", ""): name for name in GenerationParams.model_fields}
     near = difflib.get_close_matches(key.replace("_", "").replace("-", "").lower(), list(folded), n=1, cutoff=0.6)
-    nearest = [folded[near[0]]] if near else []
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return folded[near[0]] if near else None
+
+
+def unknown_key(key: str) -> InputError:
+    nearest = nearest_name(key)
+    if nearest is None:
+        return InputError(
+            "unknown_parameter",
+            f"Unknown parameter {key!r}.",
+            ["See vidkit generate --help for all parameters"],
+        )
     return InputError(
         "unknown_parameter",
-        f"Unknown parameter {key!r}.{hint}",
-        [f"Use {name!r} instead of {key!r}" for name in nearest] or ["See vidkit generate --help for all parameters"],
+        f"Unknown parameter {key!r}. Did you mean {wire_name(nearest)!r}?",
+        [f"Use {wire_name(nearest)!r} instead of {key!r}"],
     )
 
 
