@@ -14,41 +14,45 @@ Category = Literal["input", "system", "generation", "critical"]
 EXIT_CODES: Final[dict[Category, int]] = {"generation": 1, "input": 2, "system": 3, "critical": 4}
 EXIT_CANCELLED: Final = 130
 
-#: code -> the short title that stands in the response's `error` key
-TITLES: Final[dict[str, str]] = {
-    # input
-    "invalid_json": "Invalid JSON",
-    "invalid_request": "Invalid request",
-    "unknown_parameter": "Unknown parameter",
-    "missing_parameter": "Missing parameter",
-    "invalid_value": "Invalid value",
-    "out_of_range": "Parameter out of range",
-    "empty_prompt": "Empty prompt",
-    "invalid_size": "Invalid size",
-    "image_not_found": "Image not found",
-    "invalid_image": "Invalid image",
-    "image_too_large": "Image too large",
-    "output_exists": "Output file exists",
-    "clip_not_found": "Clip not found",
-    "invalid_clip": "Invalid clip",
-    # system
-    "cuda_not_available": "CUDA not available",
-    "model_not_found": "Model not found",
-    "invalid_model": "Invalid model",
-    "missing_dependency": "Missing dependency",
-    "output_not_writable": "Output folder not writable",
-    "invalid_config": "Invalid settings file",
-    # generation
-    "out_of_memory": "CUDA out of memory",
-    "out_of_host_memory": "Out of memory",
-    "corrupted_output": "Corrupted output",
-    "encoding_failed": "Video encoding failed",
-    "cancelled": "Cancelled",
-    # critical
-    "disk_full": "Disk full",
-    "process_killed": "Process killed",
-    "gpu_driver": "GPU driver error",
-    "internal_error": "Internal error",
+#: category -> code -> the short title that stands in the response's `error` key
+CODES: Final[dict[Category, dict[str, str]]] = {
+    "input": {
+        "invalid_json": "Invalid JSON",
+        "invalid_request": "Invalid request",
+        "unknown_parameter": "Unknown parameter",
+        "missing_parameter": "Missing parameter",
+        "invalid_value": "Invalid value",
+        "out_of_range": "Parameter out of range",
+        "empty_prompt": "Empty prompt",
+        "invalid_size": "Invalid size",
+        "image_not_found": "Image not found",
+        "invalid_image": "Invalid image",
+        "image_too_large": "Image too large",
+        "output_exists": "Output file exists",
+        "clip_not_found": "Clip not found",
+        "invalid_clip": "Invalid clip",
+    },
+    "system": {
+        "cuda_not_available": "CUDA not available",
+        "model_not_found": "Model not found",
+        "invalid_model": "Invalid model",
+        "missing_dependency": "Missing dependency",
+        "output_not_writable": "Output folder not writable",
+        "invalid_config": "Invalid settings file",
+    },
+    "generation": {
+        "out_of_memory": "CUDA out of memory",
+        "out_of_host_memory": "Out of memory",
+        "corrupted_output": "Corrupted output",
+        "encoding_failed": "Video encoding failed",
+        "cancelled": "Cancelled",
+    },
+    "critical": {
+        "disk_full": "Disk full",
+        "process_killed": "Process killed",
+        "gpu_driver": "GPU driver error",
+        "internal_error": "Internal error",
+    },
 }
 
 
@@ -56,7 +60,7 @@ class VidkitError(Exception):
     """Base of all vidkit errors.
 
     Args:
-        code: a key of `TITLES`; stable, for programs.
+        code: a code of the error's category in `CODES`; stable, for programs.
         message: one or two sentences: what was wrong, with the value, and what to do.
         suggestions: concrete next steps, best first.
     """
@@ -64,8 +68,8 @@ class VidkitError(Exception):
     category: ClassVar[Category]
 
     def __init__(self, code: str, message: str, suggestions: Sequence[str] = ()) -> None:
-        if code not in TITLES:
-            raise ValueError(f"unknown error code {code!r}; add it to vidkit.errors.TITLES")
+        if code not in CODES[self.category]:
+            raise ValueError(f"{code!r} is no code of the category {self.category}; see vidkit.errors.CODES")
         super().__init__(message)
         self.code = code
         self.message = message
@@ -82,7 +86,7 @@ class VidkitError(Exception):
         """The error response of the JSON protocol."""
         return {
             "status": "error",
-            "error": TITLES[self.code],
+            "error": CODES[self.category][self.code],
             "message": self.message,
             "suggestions": self.suggestions,
             "code": self.code,

@@ -1,0 +1,53 @@
+"""The error tree, and that the README lists every code there is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from vidkit.errors import CODES, EXIT_CODES, Cancelled, CriticalError, GenerationError, InputError, SetupError
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_an_error_is_one_json_document_with_the_keys_of_the_protocol() -> None:
+    error = GenerationError("out_of_memory", "It did not fit.", ["Set decode_chunk_size to 2"])
+    assert json.loads(json.dumps(error.to_json())) == {
+        "status": "error",
+        "error": "CUDA out of memory",
+        "message": "It did not fit.",
+        "suggestions": ["Set decode_chunk_size to 2"],
+        "code": "out_of_memory",
+        "category": "generation",
+    }
+
+
+def test_exit_codes_follow_the_category() -> None:
+    assert InputError("empty_prompt", "").exit_code == 2
+    assert SetupError("model_not_found", "").exit_code == 3
+    assert GenerationError("corrupted_output", "").exit_code == 1
+    assert CriticalError("disk_full", "").exit_code == 4
+    assert Cancelled().exit_code == 130
+
+
+def test_a_code_belongs_to_one_category() -> None:
+    codes = [code for group in CODES.values() for code in group]
+    assert len(codes) == len(set(codes))
+    with pytest.raises(ValueError, match="no code of the category input"):
+        InputError("disk_full", "")
+
+
+def test_errors_survive_pickling() -> None:
+    error = pickle.loads(pickle.dumps(InputError("invalid_size", "130x70", ["Use 128x64"])))  # noqa: S301
+    assert (error.code, error.message, error.suggestions) == ("invalid_size", "130x70", ["Use 128x64"])
+
+
+@pytest.mark.parametrize("category", CODES)
+def test_the_readme_lists_every_code_under_its_category(category: str) -> None:
+    row = next(line for line in README.splitlines() if line.strip().startswith(f"| `{category}` | "))
+    assert set(re.findall(r"`(\w+)`", row)) == {category, *CODES[category]}  # type: ignore[index]
+    assert f"| {EXIT_CODES[category]}" in row  # type: ignore[index]
