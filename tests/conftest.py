@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,16 @@ def vidkit_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     home = tmp_path_factory.mktemp("vidkit_home")
     monkeypatch.setenv("VIDKIT_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="module")
+def no_warm_pipeline() -> Iterator[None]:
+    """A module that generates in this process begins and ends without a loaded model."""
+    import clips  # loads vidkit's generation
+
+    clips.cold()
+    yield
+    clips.cold()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import re
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,12 @@ from vidkit.pipelines.watch import denoiser_layers
 from vidkit.progress import CancelToken, Progress
 from vidkit.video import probe, read_frames
 
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
+
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return clips.saved(tmp_path)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_warm_pipeline() -> Iterator[None]:
-    clips.cold()
-    yield
-    clips.cold()
 
 
 @pytest.fixture

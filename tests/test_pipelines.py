@@ -37,6 +37,8 @@ from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.prompts import encode_prompts, token_ids
 from vidkit.progress import CancelToken, Progress
 
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
+
 MODES = ("init", "sparsectrl", "pia")
 WORDS = "storm light river stone cloud ember forest window silver harbour"
 
@@ -46,13 +48,6 @@ LONG = " ".join(WORDS.split()[number % 10] for number in range(200))
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return clips.saved(tmp_path)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_warm_pipeline() -> Iterator[None]:
-    clips.cold()
-    yield
-    clips.cold()
 
 
 def euler(pipe: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,7 @@ from vidkit.record import AI_GENERATED, load_picture, request_from_clip, show
 from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_frames, sidecar_path
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_warm_pipeline() -> Iterator[None]:
-    clips.cold()
-    yield
-    clips.cold()
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
 
 
 @pytest.fixture
@@ -200,6 +194,16 @@ def test_what_is_no_clip_of_ours_is_refused(image: Path, tmp_path: Path) -> None
     Image.open(image).save(plain, comment=b'{"digitalSourceType": "mine"}')
     with pytest.raises(InputError) as caught:
         request_from_clip(plain)
+    assert caught.value.code == "invalid_clip"
+
+
+@pytest.mark.parametrize("damage", [{"models": None}, {"models": {"baseModel": {}}}, {"request": 7}, {"pictures": 1}])
+def test_a_record_written_by_another_hand_is_refused(image: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
+    record = {**AI_GENERATED, "request": {"prompt": "x"}, "models": {}, "pictures": [], **damage}
+    clip = tmp_path / "clip.gif"
+    Image.open(image).save(clip, comment=json.dumps(record).encode())
+    with pytest.raises(InputError, match="did not write") as caught:
+        request_from_clip(clip)
     assert caught.value.code == "invalid_clip"
 
 

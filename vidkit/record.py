@@ -112,6 +112,18 @@ def request_from_clip(clip: str | Path) -> dict[str, Any]:
             f"{clip} was made with 'bare': it holds no settings.",
             ["Use the original request", "Make clips without --bare to keep their settings in them"],
         )
+    try:
+        return remade(record, path)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            "invalid_clip",
+            f"{clip} holds a record that vidkit did not write like this ({type(error).__name__}: {error}).",
+            ["Use the original clip or request"],
+        ) from error
+
+
+def remade(record: Mapping[str, Any], clip: Path) -> dict[str, Any]:
+    """A record's request with its models where they are now, and the clip as its picture."""
     request = dict(record["request"])
     settings = load_settings()
     for name, model in record["models"].items():
@@ -119,9 +131,9 @@ def request_from_clip(clip: str | Path) -> dict[str, Any]:
             request[name] = model["name"]
         else:  # outside the models folder, or another model there has its name by now
             request[name] = str(remembered(model["sha256"], settings) or model["name"])
-    request["imagePath"] = str(path)
+    request["imagePath"] = str(clip)
     if len(record["pictures"]) > 1:
-        request["lastImagePath"] = str(path)
+        request["lastImagePath"] = str(clip)
     return request
 
 
