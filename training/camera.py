@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: mean distance of a unit square's points from its centre: (sqrt(2) + ln(1 + sqrt(2))) / 6
-MEAN_RADIUS = 0.38260
+from benchmarks.motion import MEAN_RADIUS
 
 #: mean displacement from first to last frame at motion bucket 255, as a fraction of the width
 AMPLITUDE = 0.11

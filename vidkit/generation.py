@@ -22,7 +22,7 @@ from vidkit.errors import InputError, SetupError
 from vidkit.images import fit_image
 from vidkit.libraries import quiet
 from vidkit.models.content_hash import hash_model
-from vidkit.models.locate import picture_path
+from vidkit.models.locate import BUNDLED_PREFIX, picture_path
 from vidkit.models.warm import WarmPipeline
 from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, is_used, resolve, wire_name
 from vidkit.pipelines import FAMILIES
@@ -321,7 +321,7 @@ def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
 def stored_name(job: Job, name: str) -> str:
     """How a request names this model again: bundled:NAME, or its file or folder name in the models folder."""
     model = job.models[name]
-    return f"bundled:{model.path.name}" if model.is_bundled else model.path.name
+    return BUNDLED_PREFIX + model.path.name if model.is_bundled else model.path.name
 
 
 def write(job: Job, frames: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> None:

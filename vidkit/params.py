@@ -148,14 +148,13 @@ def canonical_name(key: str) -> str:
 
 def canonical_keys(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputError]]:
     """Snake_case keys, nulls left out; and what is wrong: unknown keys, keys given twice with two values."""
-    names = {alias: name for name in GenerationParams.model_fields for alias in (name, wire_name(name))}
     result: dict[str, Any] = {}
     problems = []
     for key, value in data.items():
-        if key not in names:
+        name = canonical_name(key)
+        if name not in GenerationParams.model_fields:
             problems.append(unknown_key(str(key)))
             continue
-        name = names[key]
         if value is None:
             continue
         if name in result and result[name] != value:
@@ -220,8 +219,7 @@ def validation_problems(error: ValidationError) -> list[InputError]:
     """pydantic's complaints in our words; a missing prompt is left to `empty_prompt`."""
     problems = []
     for item in error.errors(include_url=False):
-        name = str(item["loc"][0]) if item["loc"] else "request"
-        name = canonical_name(name)
+        name = canonical_name(str(item["loc"][0])) if item["loc"] else "request"
         key = wire_name(name) if name in GenerationParams.model_fields else name
         if item["type"] == "missing":
             if name != "prompt":

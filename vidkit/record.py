@@ -10,14 +10,14 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import vidkit
 from vidkit.errors import InputError
 from vidkit.images import decode_png, encode_png, load_image
 from vidkit.models.content_hash import remembered
 from vidkit.models.locate import BUNDLED_PREFIX
-from vidkit.params import SCHEMA_VERSION, GenerationParams
+from vidkit.params import SCHEMA_VERSION, GenerationParams, OutputFormat
 from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_record, sidecar_path, write_sidecar
 
@@ -35,7 +35,7 @@ RESULTS_VERSION: Final = 1
 
 #: parameters that say where things lie on this machine, not what the clip is
 PATH_PARAMETERS: Final = ("imagePath", "lastImagePath", "outputPath", "baseModel", "motionAdapter", "controlnet")
-VIDEO_SUFFIXES: Final = (".mp4", ".webm", ".gif")
+VIDEO_SUFFIXES: Final = tuple(f".{name}" for name in get_args(OutputFormat))
 
 
 def make_record(

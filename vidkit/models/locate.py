@@ -109,9 +109,9 @@ def describe(path: Path) -> Model:
     """
     if path.is_file():
         return Model(path.stem, path, "single file")
-    for file, key in (("model_index.json", "_class_name"), ("config.json", "_class_name")):
+    for file in ("model_index.json", "config.json"):
         if (path / file).is_file():
-            kind = read_json(path / file).get(key)
+            kind = read_json(path / file).get("_class_name")
             card = read_card(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
             return Model(str(card.get("name", path.name)), path, str(kind), card)
     raise SetupError(
