@@ -195,7 +195,8 @@ def test_damaged_pictures(studio: Studio, tmp_path: Path, damage: str) -> None:
 
 def test_missing_models_are_the_systems(studio: Studio) -> None:
     assert_error(studio.make(baseModel="nothing"), "model_not_found", "system")
-    assert_error(studio.make(pipeline="animatediff", baseModel=None), "model_not_found", "system")
+    unknown = studio.make(pipeline="animatediff", baseModel=None, motionAdapter="nothing")
+    assert_error(unknown, "model_not_found", "system")
     assert_error(studio.make(baseModel=str(studio.output)), "invalid_model", "system")
 
 

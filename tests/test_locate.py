@@ -46,12 +46,9 @@ def test_a_model_is_found_by_path_by_name_and_bundled(vidkit_home: Path, tmp_pat
 def test_the_base_model_is_the_requests_then_the_settings_then_the_bundled_one(tmp_path: Path) -> None:
     asked, default = make_model(tmp_path / "asked"), make_model(tmp_path / "default")
     settings = Settings(default_models={"svd": str(default)})
-    assert locate_base(params(base_model=str(asked)), settings, SVD, None).path == asked
+    assert locate_base(params(base_model=str(asked)), settings, SVD, "bundled:tiny-svd").path == asked
     assert locate_base(params(), settings, SVD, "bundled:tiny-svd").path == default
     assert locate_base(params(), Settings(), SVD, "bundled:tiny-svd").is_bundled
-    with pytest.raises(SetupError) as caught:
-        locate_base(params(), Settings(), SVD, None)
-    assert caught.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "bundled:nothing", "/nowhere/at/all", "x" * 5000, "a\0b", "~nobody/x"])
@@ -109,6 +106,16 @@ def test_a_card_names_the_model_and_narrows_it(tmp_path: Path) -> None:
         {"ranges": {"numFrames": ["a", "b"]}},
         {"ranges": {"prompt": [1, 2]}},
         {"ranges": 7},
+        {"windowFrames": 1},
+        {"windowFrames": 14.0},
+        {"windowFrames": "14"},
+        {"windowFrames": True},
+        {"windowFrames": None},
+        {"conditionings": "init"},
+        {"conditionings": []},
+        {"conditionings": ["init", "text"]},
+        {"conditionings": [["init"]]},
+        {"conditionings": None},
     ],
 )
 def test_a_broken_card_is_the_models_fault(tmp_path: Path, card: Any) -> None:
@@ -196,3 +203,10 @@ def test_a_models_place_is_remembered_by_its_hash(tmp_path: Path) -> None:
     assert remembered("0" * 64, settings) is None
     assert remembered("../../x", settings) is None
     assert content_hash.HASHED_SUFFIXES
+
+
+def test_a_family_with_no_bundled_model_asks_for_one() -> None:
+    with pytest.raises(SetupError, match="No base model: the request names none") as info:
+        locate_base(params(), Settings(), SVD, "bundled:not-there")
+    assert info.value.code == "model_not_found"
+    assert "Set baseModel to a model folder" in info.value.suggestions

@@ -27,7 +27,8 @@ from diffusers import (
     StableVideoDiffusionPipeline,
 )
 from PIL import Image
-from tiny_models import TEST_SIZE, TinyAnimateDiff, save_single_file
+from safetensors.torch import load_file
+from tiny_models import TEST_SIZE, TinyAnimateDiff, make_short_animatediff, save_single_file
 
 from vidkit import generation
 from vidkit.device import make_plan
@@ -60,7 +61,8 @@ def euler(pipe: Any) -> None:
 def plain(parts: TinyAnimateDiff, conditioning: str) -> Any:
     """The diffusers pipeline of a conditioning mode as its documentation puts it together."""
     adapter = parts.pia_adapter if conditioning == "pia" else parts.motion_adapter
-    more: dict[str, Any] = {"motion_adapter": MotionAdapter.from_pretrained(adapter)}
+    channels = 9 if conditioning == "pia" else None
+    more: dict[str, Any] = {"motion_adapter": MotionAdapter.from_pretrained(adapter, conv_in_channels=channels)}
     if conditioning == "sparsectrl":
         more["controlnet"] = SparseControlNetModel.from_pretrained(parts.sparse_controlnet)
     classes: dict[str, Any] = {
@@ -241,6 +243,87 @@ def test_the_seed_decides_and_the_random_state_is_left_alone(
     assert (first != clips.frames_of(request | {"seed": 8})).any()
 
 
+# --- one motion adapter for two modes -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_adapter(tiny_animatediff: TinyAnimateDiff, vidkit_home: Path) -> TinyAnimateDiff:
+    """The tiny base, and a PIA adapter whose card says that it serves init too; both in the models folder."""
+    base, adapter = vidkit_home / "models" / "my base", vidkit_home / "models" / "my adapter"
+    shutil.copytree(tiny_animatediff.base, base)
+    shutil.copytree(tiny_animatediff.pia_adapter, adapter)
+    (adapter / "vidkit.json").write_text('{"conditionings": ["init", "pia"]}')
+    return TinyAnimateDiff(base, adapter, tiny_animatediff.sparse_controlnet, adapter)
+
+
+def test_a_pia_adapter_may_serve_init_too(
+    shared_adapter: TinyAnimateDiff, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips.cold()
+    ours = clips.frames_of(clips.animatediff_request(shared_adapter, image, decode_chunk_size=2))
+    assert "not used" not in caplog.text  # diffusers' word on the input channels left out
+    pipe = generation._warm._pipe
+    assert pipe.unet.config.in_channels == 4
+    stored = load_file(next(shared_adapter.pia_adapter.glob("*.safetensors")))
+    modules = pipe.motion_adapter.state_dict()
+    assert set(stored) - set(modules) == {"conv_in.weight", "conv_in.bias"}
+    assert set(modules) <= set(stored)
+    for key, weight in modules.items():
+        assert torch.equal(weight, stored[key]), key
+        assert torch.equal(weight, pipe.unet.state_dict()[key]), key
+    theirs = plain_frames(
+        plain(shared_adapter, "init"),
+        video=[clips.picture()] * 4,
+        strength=0.8,
+        decode_chunk_size=2,
+        generator=torch.Generator().manual_seed(7),
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_shared_adapter_is_loaded_as_each_mode_needs_it(
+    shared_adapter: TinyAnimateDiff, tiny_animatediff: TinyAnimateDiff, image: Path
+) -> None:
+    init, pia = (clips.animatediff_request(shared_adapter, image, mode) for mode in ("init", "pia"))
+    first = clips.frames_of(init)
+    np.testing.assert_array_equal(
+        clips.frames_of(pia), clips.frames_of(clips.animatediff_request(tiny_animatediff, image, "pia"))
+    )
+    clips.frames_of(pia)
+    np.testing.assert_array_equal(clips.frames_of(init), first)
+
+
+def test_a_shared_adapter_makes_long_clips_in_both_modes(shared_adapter: TinyAnimateDiff, image: Path) -> None:
+    for mode, kind in (("init", "FreeNoise"), ("pia", "shared")):
+        request = clips.animatediff_request(shared_adapter, image, mode, num_frames=34, num_inference_steps=2)
+        frames, notes = clips.computed(request)
+        assert frames.shape[0] == 34
+        assert [note for note in notes if "sliding windows" in note and kind in note]
+
+
+def test_models_by_name_and_from_the_settings(shared_adapter: TinyAnimateDiff, image: Path, vidkit_home: Path) -> None:
+    (vidkit_home / "config.json").write_text('{"defaultModels": {"animatediff": "my base"}}')
+    request = {**clips.animatediff_request(shared_adapter, image), "base_model": None, "motion_adapter": "my adapter"}
+    assert clips.computed(request)[1] == ["No baseModel was given: my base was used."]
+    # the bundled adapter does not fit a base model of one's own
+    assert "the request names none" in refused({**request, "motion_adapter": None}, "model_not_found")
+
+
+def test_an_adapters_card_decides_within_what_it_can(shared_adapter: TinyAnimateDiff, image: Path) -> None:
+    sparse = clips.animatediff_request(shared_adapter, image, "sparsectrl")
+    with pytest.raises(SetupError, match="PIA adapter; it does not work with conditioning sparsectrl") as caught:
+        loaded(sparse)
+    assert caught.value.suggestions[0] == "Set conditioning to init or pia"
+    card = shared_adapter.pia_adapter / "vidkit.json"
+    card.write_text('{"conditionings": ["init"]}')
+    assert "conditioning pia" in refused(clips.animatediff_request(shared_adapter, image, "pia"))
+    card.write_text('{"conditionings": ["init", "pia", "sparsectrl"]}')
+    assert clips.frames_of(sparse).shape[0] == 4
+    config = shared_adapter.pia_adapter / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"conv_in_channels": None}))
+    assert "no conv_in_channels" in refused(clips.animatediff_request(shared_adapter, image))
+
+
 # --- the scheduler --------------------------------------------------------------------------------------------------
 
 
@@ -418,15 +501,36 @@ def test_a_stopped_long_clip_leaves_no_trace(tiny_animatediff: TinyAnimateDiff, 
     np.testing.assert_array_equal(clips.frames_of(short), fresh)
 
 
-@pytest.mark.parametrize("mode", ["sparsectrl", "pia"])
-def test_the_other_modes_refuse_clips_longer_than_the_adapter(
-    tiny_animatediff: TinyAnimateDiff, image: Path, mode: str
+@pytest.mark.parametrize("frames", [17, 20, 33])
+def test_an_adapter_of_one_window_takes_long_clips(
+    tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path, frames: int
 ) -> None:
-    with pytest.raises(InputError, match=r"numFrames is 33; .* takes 2 to 32") as caught:
-        clips.prepared(clips.animatediff_request(tiny_animatediff, image, mode, num_frames=33))
-    assert caught.value.code == "out_of_range"
-    assert caught.value.suggestions == ["Set numFrames to 32"]
-    clips.prepared(clips.animatediff_request(tiny_animatediff, image, mode, num_frames=32))
+    parts = make_short_animatediff(tmp_path, tiny_animatediff, frames=16)
+    settings = {"num_inference_steps": 2, "strength": 1.0, "guidance_scale": 2.0, "decode_chunk_size": 16}
+    ours, notes = clips.computed(clips.animatediff_request(parts, image, num_frames=frames) | settings)
+    assert notes == [
+        f"{frames} frames are more than the motion adapter's 16: made in sliding windows of 16 frames (FreeNoise)."
+    ]
+    pipe = plain(parts, "init")
+    pipe.enable_free_noise(context_length=16, context_stride=4)
+    theirs = plain_frames(pipe, video=[clips.picture()] * frames, **settings)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("held", [3, 8])
+def test_every_frame_is_in_a_window(tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path, held: int) -> None:
+    """A frame between two windows would leave diffusers' blocks as zeros: the same for every pixel."""
+    parts = make_short_animatediff(tmp_path, tiny_animatediff, frames=held)
+    request = clips.animatediff_request(parts, image, num_inference_steps=1, strength=1.0)
+    clips.frames_of(request | {"num_frames": 2})
+    seen: list[torch.Tensor] = []
+    module = generation._warm._pipe.unet.down_blocks[0].motion_modules[0]
+    handle = module.proj_out.register_forward_hook(lambda *call: seen.append(call[-1]))
+    clips.frames_of(request | {"num_frames": 2 * held + 3})
+    handle.remove()
+    (hidden,) = seen  # (pixels, frames, channels)
+    assert hidden.shape[1] == 2 * held + 3
+    assert (hidden.std(0).amax(-1) > 1e-3).all()
 
 
 # --- refusals before anything is loaded -----------------------------------------------------------------------------
@@ -482,8 +586,8 @@ def test_models_of_the_wrong_kind_are_refused(
 
 def test_missing_models_are_named(tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path) -> None:
     init = clips.animatediff_request(tiny_animatediff, image)
-    assert "base model" in refused({**init, "base_model": None}, "model_not_found")
-    assert "motion adapter" in refused({**init, "motion_adapter": None}, "model_not_found")
+    assert "base model" in refused({**init, "base_model": str(tmp_path / "none")}, "model_not_found")
+    assert "the request names none" in refused({**init, "motion_adapter": None}, "model_not_found")
     assert "motion adapter" in refused({**init, "motion_adapter": str(tmp_path / "none")}, "model_not_found")
     sparse = clips.animatediff_request(tiny_animatediff, image, "sparsectrl")
     assert "controlnet" in refused({**sparse, "controlnet": None}, "model_not_found")

@@ -97,6 +97,23 @@ def make_animatediff(folder: Path) -> TinyAnimateDiff:
     return parts
 
 
+def make_short_animatediff(folder: Path, parts: TinyAnimateDiff, frames: int) -> TinyAnimateDiff:
+    """Save motion adapters that hold only so many frames, and return them with the base and the SparseCtrl of `parts`.
+
+    The weights are those of `make_animatediff`: only the positions' length differs.
+    """
+    short = TinyAnimateDiff(parts.base, folder / "motion_adapter", parts.sparse_controlnet, folder / "pia_adapter")
+    _seeded(14, lambda: _motion_adapter(frames=frames)).save_pretrained(short.motion_adapter)
+    _seeded(16, lambda: _motion_adapter(conv_in_channels=9, frames=frames)).save_pretrained(short.pia_adapter)
+    return short
+
+
+def make_sparse_controlnet(folder: Path, frames: int) -> Path:
+    """Save a SparseCtrl (RGB) that holds only so many frames, and return its folder."""
+    _seeded(15, lambda: _sparse_controlnet(frames)).save_pretrained(folder)
+    return folder
+
+
 def save_single_file(base_folder: Path, path: Path) -> Path:
     """Write the base model as one `.safetensors` with the key names of the original Stable Diffusion 1.x release.
 
@@ -251,18 +268,18 @@ def _sd15_text_encoder() -> CLIPTextModel:
     )
 
 
-def _motion_adapter(conv_in_channels: int | None = None) -> MotionAdapter:
+def _motion_adapter(conv_in_channels: int | None = None, frames: int = 32) -> MotionAdapter:
     return MotionAdapter(
         block_out_channels=(32, 64),
         motion_layers_per_block=2,
         motion_num_attention_heads=4,
-        motion_max_seq_length=32,
+        motion_max_seq_length=frames,
         use_motion_mid_block=True,
         conv_in_channels=conv_in_channels,
     )
 
 
-def _sparse_controlnet() -> SparseControlNetModel:
+def _sparse_controlnet(frames: int = 32) -> SparseControlNetModel:
     return SparseControlNetModel(
         in_channels=4,
         conditioning_channels=4,
@@ -271,7 +288,7 @@ def _sparse_controlnet() -> SparseControlNetModel:
         layers_per_block=2,
         cross_attention_dim=32,
         attention_head_dim=4,
-        motion_max_seq_length=32,
+        motion_max_seq_length=frames,
         motion_num_attention_heads=4,
         use_simplified_condition_embedding=True,  # SparseCtrl RGB, which conditions on VAE latents
     )

@@ -24,7 +24,7 @@ from vidkit.libraries import quiet
 from vidkit.models.content_hash import hash_model
 from vidkit.models.locate import BUNDLED_PREFIX, picture_path
 from vidkit.models.warm import WarmPipeline
-from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, is_used, resolve, wire_name
+from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
@@ -140,8 +140,9 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     family = FAMILIES[request.pipeline]
     models = family.models(request, settings)
     resolved, notes = resolve(request, family.limits(request, models))
-    if request.base_model is None:
-        notes.append(f"No baseModel was given: {models['base_model'].name} was used.")
+    for name, model in models.items():
+        if getattr(request, name) is None:
+            notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
     resolved, speed_notes = at_available_speed(resolved)
     output_format = format_of(resolved)
     if output_format == "gif" and resolved.fps > GIF_SMOOTH_FPS:
@@ -239,6 +240,7 @@ def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, 
 
 
 def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
+    """What a loaded pipeline depends on. The conditioning decides its class, and what of a PIA adapter is loaded."""
     return (job.params.pipeline, job.params.conditioning, *sorted(job.hashes.items()), plan.device, plan.offload)
 
 
@@ -276,20 +278,19 @@ def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
 
 def denoise(job: Job, pipe: Any, reporter: Reporter) -> tuple[torch.Tensor, list[str]]:
     """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet."""
-    done, steps = 0, job.params.num_inference_steps or 1
-    if is_used("strength", job.params.pipeline, job.params.conditioning):
-        steps = int(steps * job.params.strength) or 1  # as diffusers does; on_step would tell only after the first
+    done, steps = 0, job.family.steps(pipe, job.params, job.models)
 
-    def on_step(finished: int, in_all: int) -> None:
-        nonlocal done, steps
-        done, steps = finished, in_all
+    def on_step() -> None:
+        nonlocal done
+        done += 1
         reporter.step(done, steps)
 
     with (
         watched(denoiser_layers(pipe), lambda share: reporter.step(done + share, steps)),
-        watched(encoder_blocks(pipe.vae), lambda share: reporter.check()),
+        # the pictures; between windows, frames too
+        watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),
     ):
-        return job.family.denoise(pipe, job.params, job.pictures, on_step)
+        return job.family.denoise(pipe, job.params, job.models, job.pictures, on_step)
 
 
 def decode(job: Job, pipe: Any, latents: torch.Tensor, reporter: Reporter) -> torch.Tensor:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from vidkit.errors import InputError, SetupError
-from vidkit.params import GenerationParams, canonical_names, plain_type
+from vidkit.params import Conditioning, GenerationParams, canonical_names, plain_type
 from vidkit.settings import Settings
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
@@ -22,7 +22,8 @@ class Model:
     """A model on disk.
 
     kind: the class its config names ("StableVideoDiffusionPipeline", "MotionAdapter", ...), or "single file".
-    card: vidkit's own `vidkit.json` in the folder, if any: name, defaults, ranges, scheduler.
+    card: vidkit's own `vidkit.json` in the folder, if any: name, defaults, ranges, scheduler; windowFrames (what an SVD
+    model holds at once); conditionings (those that a PIA motion adapter serves).
     """
 
     name: str
@@ -45,21 +46,21 @@ class Model:
         return {} if self.path.is_file() else read_json(self.path / part / "config.json")
 
 
-def locate_base(params: GenerationParams, settings: Settings, kinds: Iterable[str], bundled: str | None) -> Model:
+def locate_base(params: GenerationParams, settings: Settings, kinds: Iterable[str], bundled: str) -> Model:
     """The base model of a request: the one it names, else the settings' for the family, else the bundled one.
 
     Raises:
         SetupError: `model_not_found`; `invalid_model`, when it is not one of `kinds`.
     """
-    wanted = params.base_model or settings.default_models.get(params.pipeline) or bundled
-    if wanted is None:
+    wanted = params.base_model or settings.default_models.get(params.pipeline)
+    if wanted is None and not (BUNDLED_FOLDER / bundled.removeprefix(BUNDLED_PREFIX)).is_dir():
         raise SetupError(
             "model_not_found",
             f"No base model: the request names none, the settings have no default for {params.pipeline} and none is "
             "bundled.",
-            ["Set baseModel to a Stable Diffusion 1.5 folder or .safetensors file", "Use pipeline svd"],
+            ["Set baseModel to a model folder", f'Set defaultModels in the settings: {{"{params.pipeline}": "NAME"}}'],
         )
-    return locate(wanted, settings, kinds, role="base model")
+    return locate(wanted or bundled, settings, kinds, role="base model")
 
 
 def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> Model:
@@ -137,7 +138,18 @@ def read_card(path: Path) -> dict[str, Any]:
             numeric and isinstance(bounds, list) and [type(bound) in (int, float) for bound in bounds] == [True] * 2
         ):
             raise invalid_config(path, f"the range of {name} must be [lowest, highest]")
+    check_own_keys(path, card)
     return card
+
+
+def check_own_keys(path: Path, card: Mapping[str, Any]) -> None:
+    """The keys that are no parameters. (The scheduler is checked when it is made: only diffusers knows them.)"""
+    frames = card.get("windowFrames", 2)
+    if type(frames) is not int or frames < 2:
+        raise invalid_config(path, f"windowFrames is {frames!r}, not a whole number of at least 2")
+    served, known = card.get("conditionings", ["init"]), get_args(Conditioning)
+    if not isinstance(served, list) or not served or any(mode not in known for mode in served):
+        raise invalid_config(path, f"conditionings is {served!r}, not a list of some of {', '.join(known)}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import InputError, SetupError
 from vidkit.models.locate import CARD_FILE, Model, invalid_config, locate, locate_base, read_json
 from vidkit.models.single_file import check_sd15_checkpoint
 from vidkit.params import GenerationParams, Limits, bounds_of
-from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, weight_variant
+from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call, weight_variant
 from vidkit.pipelines.prompts import encode_prompts
+from vidkit.pipelines.windows import Windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,27 +51,27 @@ class AnimateDiff:
     """The conditioning modes share everything but the pipeline class and the way the picture is handed over."""
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
-        found = {"base_model": locate_base(params, settings, BASE_KINDS, bundled=None)}
-        if found["base_model"].kind == SINGLE_FILE:
-            check_sd15_checkpoint(found["base_model"].path)  # by its header, before gigabytes are hashed
-        found["motion_adapter"] = part(params, settings, "motion_adapter", "MotionAdapter")
-        check_adapter(found["motion_adapter"], params)
+        base = locate_base(params, settings, BASE_KINDS, bundled="bundled:tiny-animatediff")
+        if base.kind == SINGLE_FILE:
+            check_sd15_checkpoint(base.path)  # by its header, before gigabytes are hashed
+        bundled = "bundled:tiny-motion-adapter" if base.is_bundled else None  # which fits no other base
+        adapter = part(params, settings, "motion_adapter", "MotionAdapter", bundled)
+        found = {"base_model": base, "motion_adapter": adapter}
         if params.conditioning == "sparsectrl":
             found["controlnet"] = part(params, settings, "controlnet", "SparseControlNetModel")
+        check_adapter(adapter, params)
         return found
 
     def limits(self, params: GenerationParams, models: Models) -> Limits:
-        base, adapter = models["base_model"], models["motion_adapter"]
+        base = models["base_model"]
         folder = check_sd15_checkpoint(base.path) if base.kind == SINGLE_FILE else base.path
         defaults = {"width": 512, "height": 512, "num_frames": 16, "num_inference_steps": 25} | base.card_defaults()
         check_steps(params, params.num_inference_steps or defaults["num_inference_steps"])
-        ranges: dict[str, tuple[float, float]] = {}
-        if params.conditioning != "init":  # only the video-to-video pipeline has windows
-            ranges["num_frames"] = (2, held_frames(adapter))
+        check_last_picture(params, windows_of(params.num_frames or defaults["num_frames"], models))
         return Limits(
             model=base.name,
             defaults=defaults,
-            ranges=ranges | base.card_ranges(),
+            ranges=base.card_ranges(),
             # unlike SVD's, this UNet takes latents of any size
             size_multiple=size_multiple(read_json(folder / "vae" / "config.json")),
             ignored=IGNORED,
@@ -79,20 +81,29 @@ class AnimateDiff:
         from diffusers import MotionAdapter, SparseControlNetModel
 
         options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
-        parts = {"motion_adapter": MotionAdapter.from_pretrained(models["motion_adapter"].path, **options)}
+        # only PIAPipeline feeds the input channels that a PIA adapter has beside its motion modules
+        modules = options if params.conditioning == "pia" else {**options, "conv_in_channels": None}
+        parts = {"motion_adapter": MotionAdapter.from_pretrained(models["motion_adapter"].path, **modules)}
         if params.conditioning == "sparsectrl":
             parts["controlnet"] = SparseControlNetModel.from_pretrained(models["controlnet"].path, **options)
         pipe: DiffusionPipeline = load_base(pipeline_class(params), models["base_model"], parts, options)
         set_scheduler(pipe, models["base_model"])
         return pipe
 
+    def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
+        steps = params.num_inference_steps or 1
+        if params.conditioning == "init":  # FreeNoise has its windows inside of each step
+            return steps_of_a_call(pipe, steps, params.strength)
+        return windows_of(params.num_frames or 1, models).count * steps_of_a_call(pipe, steps)
+
     def denoise(
-        self, pipe: Any, params: GenerationParams, pictures: Sequence[Image.Image], on_step: OnStep
+        self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
     ) -> tuple[torch.Tensor, list[str]]:
         import torch
 
         prompt, negative, notes = encode_prompts(pipe, params.prompt, params.negative_prompt)
-        with windows(pipe, params.num_frames or 1) as window_notes:
+
+        def one_pass(pictures: Sequence[Image.Image], frames: int) -> torch.Tensor:
             torch.manual_seed(params.seed)  # SparseCtrl's pipeline encodes its pictures with torch's own generator
             latents: torch.Tensor = pipe(
                 prompt_embeds=prompt,
@@ -104,18 +115,24 @@ class AnimateDiff:
                 generator=torch.Generator().manual_seed(params.seed),
                 output_type="latent",
                 callback_on_step_end=step_callback(on_step),
-                **picture_arguments(params, list(pictures)),
+                **picture_arguments(params, list(pictures), frames),
             ).frames
-        return latents.transpose(1, 2), [*notes, *window_notes]
+            return latents.transpose(1, 2)
+
+        windows = windows_of(params.num_frames or 1, models)
+        if params.conditioning == "init":
+            with free_noise(pipe, windows.frames) as window_notes:
+                return one_pass(pictures, windows.frames), [*notes, *window_notes]
+        return windows.chain(one_pass, partial(self.decode, pipe), pictures), [*notes, *windows.notes]
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = pipe.decode_latents(latents.transpose(1, 2))
         return pixels[0].transpose(0, 1)
 
 
-def part(params: GenerationParams, settings: Settings, name: str, kind: str) -> Model:
-    """A model beside the base: the motion adapter, the SparseCtrl model."""
-    wanted, role = getattr(params, name), name.replace("_", " ")
+def part(params: GenerationParams, settings: Settings, name: str, kind: str, bundled: str | None = None) -> Model:
+    """A model beside the base: the motion adapter, the SparseCtrl model. bundled: the one to use when none is named."""
+    wanted, role = getattr(params, name) or bundled, name.replace("_", " ")
     if wanted is None:
         key = "motionAdapter" if name == "motion_adapter" else name
         raise SetupError(
@@ -127,25 +144,53 @@ def part(params: GenerationParams, settings: Settings, name: str, kind: str) -> 
 
 
 def check_adapter(adapter: Model, params: GenerationParams) -> None:
-    """A PIA adapter has nine input channels of its own; it and the pia mode need each other."""
+    """A PIA adapter has nine input channels of its own, which the pia mode needs.
+
+    It is made for that mode alone, unless its card says that its motion modules serve others too.
+    """
     is_pia = adapter.config().get("conv_in_channels") is not None
-    if is_pia != (params.conditioning == "pia"):
+    served = adapter.card.get("conditionings", ["pia"] if is_pia else ["init", "sparsectrl"])
+    if "pia" in served and not is_pia:
+        raise invalid_config(adapter.path / CARD_FILE, "conditionings has pia, but the adapter no conv_in_channels")
+    if params.conditioning not in served:
         what = "a PIA adapter" if is_pia else "a plain motion adapter"
-        fitting = "pia" if is_pia else "init or sparsectrl"
         raise SetupError(
             "invalid_model",
             f"{adapter.name} is {what}; it does not work with conditioning {params.conditioning}.",
-            [f"Set conditioning to {fitting}", "Choose another motion adapter"],
+            [f"Set conditioning to {' or '.join(served)}", "Choose another motion adapter"],
         )
 
 
-def held_frames(adapter: Model) -> int:
-    """How many frames a motion adapter has positions for: 32 for all published ones."""
-    return int(adapter.config().get("motion_max_seq_length", 32))
+def windows_of(frames: int, models: Models) -> Windows:
+    """A clip in windows of as many frames as its motion modules, SparseCtrl's too, have positions for."""
+    modules = [models[name] for name in ("motion_adapter", "controlnet") if name in models]
+    shortest = min(modules, key=held_frames)
+    return Windows(frames, held_frames(shortest), shortest.name)
+
+
+def held_frames(model: Model) -> int:
+    """32 for all published motion adapters and SparseCtrl models."""
+    frames = model.config().get("motion_max_seq_length", 32)
+    if type(frames) is not int or frames < 2:
+        reason = f"motion_max_seq_length is {frames!r}, not a whole number of at least 2"
+        raise invalid_config(model.path / "config.json", reason)
+    return frames
+
+
+def check_last_picture(params: GenerationParams, windows: Windows) -> None:
+    """SparseCtrl leads to a last frame only within one pass: the windows before the last would not know of it."""
+    if params.conditioning != "sparsectrl" or params.last_image_path is None or windows.count == 1:
+        return
+    raise InputError(
+        "out_of_range",
+        f"numFrames is {windows.frames}; with lastImagePath the clip is made in one pass, and {windows.model} holds "
+        f"{windows.held} frames.",
+        [f"Set numFrames to {windows.held}", "Leave lastImagePath out: longer clips are then made in sliding windows"],
+    )
 
 
 @contextmanager
-def windows(pipe: Any, frames: int) -> Iterator[list[str]]:
+def free_noise(pipe: Any, frames: int) -> Iterator[list[str]]:
     """Sliding windows while the block runs, for a clip longer than the motion adapter; yields the notes on them."""
     held = int(pipe.motion_adapter.config.motion_max_seq_length)
     if frames <= held:
@@ -153,7 +198,8 @@ def windows(pipe: Any, frames: int) -> Iterator[list[str]]:
         return
     length = min(WINDOW_FRAMES, held)
     try:
-        pipe.enable_free_noise(context_length=length, context_stride=WINDOW_STRIDE)
+        # at most half a window further on: each frame is in a window, and neighbouring windows share some
+        pipe.enable_free_noise(context_length=length, context_stride=min(WINDOW_STRIDE, length // 2))
         # The blocks have their windows now. Without this, the call would refuse ready-made embeddings and encode the
         # prompt itself, cut at 77 tokens, into the same embedding for every frame.
         pipe._free_noise_context_length = None
@@ -216,17 +262,20 @@ def set_scheduler(pipe: Any, base: Model) -> None:
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **own.get("config", {}))
 
 
-def picture_arguments(params: GenerationParams, pictures: list[Image.Image]) -> dict[str, Any]:
-    """How each conditioning mode's pipeline is handed the pictures."""
+def picture_arguments(params: GenerationParams, pictures: list[Image.Image], frames: int) -> dict[str, Any]:
+    """How each conditioning mode's pipeline is handed the pictures, and how many frames to make."""
     if params.conditioning == "init":
         # encode as many frames at once as are decoded at once: the same memory
-        repeated = [pictures[0]] * (params.num_frames or 1)
-        return {"video": repeated, "strength": params.strength, "decode_chunk_size": params.decode_chunk_size}
+        return {
+            "video": [pictures[0]] * frames,
+            "strength": params.strength,
+            "decode_chunk_size": params.decode_chunk_size,
+        }
     if params.conditioning == "sparsectrl":
         return {
-            "num_frames": params.num_frames,
+            "num_frames": frames,
             "conditioning_frames": pictures,
-            "controlnet_frame_indices": [0, (params.num_frames or 1) - 1][: len(pictures)],
+            "controlnet_frame_indices": [0, frames - 1][: len(pictures)],
             "controlnet_conditioning_scale": params.conditioning_scale,
         }
-    return {"num_frames": params.num_frames, "image": pictures[0], "motion_scale": params.motion_scale}
+    return {"num_frames": frames, "image": pictures[0], "motion_scale": params.motion_scale}

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL import Image
 
-#: called after each denoising step with (steps done, steps in all); may raise to stop
-OnStep = Callable[[int, int], None]
+#: called after each denoising step; may raise to stop
+OnStep = Callable[[], None]
 
 #: the models of a request by parameter name: base_model, motion_adapter, controlnet
 Models = Mapping[str, Model]
@@ -33,8 +33,11 @@ class Family(Protocol):
     def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
         """The diffusers pipeline, on the CPU."""
 
+    def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
+        """How many denoising steps `denoise` takes for this request, in all its windows."""
+
     def denoise(
-        self, pipe: Any, params: GenerationParams, pictures: Sequence[Image.Image], on_step: OnStep
+        self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
     ) -> tuple[torch.Tensor, list[str]]:
         """Call the real pipeline up to the latents `(1, frames, channels, height, width)`, and notes.
 
@@ -49,10 +52,21 @@ def step_callback(on_step: OnStep) -> Callable[[Any, int, Any, dict[str, Any]], 
     """diffusers' `callback_on_step_end` for an `OnStep`. Raising from it is how a pipeline is stopped."""
 
     def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1, pipe.num_timesteps)
+        on_step()
         return tensors
 
     return callback
+
+
+def steps_of_a_call(pipe: Any, steps: int, strength: float = 1.0) -> int:
+    """How many steps one call of the pipeline takes: strength leaves some out, and some schedulers add to them.
+
+    As the `get_timesteps` of diffusers' pipelines. Setting the scheduler's steps here has no effect on the call, which
+    sets them itself.
+    """
+    pipe.scheduler.set_timesteps(steps)
+    left_out = steps - int(steps * strength)
+    return len(pipe.scheduler.timesteps[left_out * pipe.scheduler.order :])
 
 
 def size_multiple(*configs: Mapping[str, Any]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vidkit.models.locate import locate_base
 from vidkit.params import GenerationParams, Limits
-from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, weight_variant
+from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call, weight_variant
+from vidkit.pipelines.windows import Windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,29 +63,42 @@ class StableVideoDiffusion:
         )
         return pipe
 
+    def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
+        return windows_of(params, models).count * steps_of_a_call(pipe, params.num_inference_steps or 1)
+
     def denoise(
-        self, pipe: Any, params: GenerationParams, pictures: Sequence[Image.Image], on_step: OnStep
+        self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
     ) -> tuple[torch.Tensor, list[str]]:
         import torch
 
-        latents: torch.Tensor = pipe(
-            pictures[0],
-            width=params.width,
-            height=params.height,
-            num_frames=params.num_frames,
-            num_inference_steps=params.num_inference_steps,
-            min_guidance_scale=params.min_guidance_scale,
-            max_guidance_scale=params.max_guidance_scale,
-            fps=params.fps,
-            motion_bucket_id=params.motion_bucket_id,
-            noise_aug_strength=params.noise_aug_strength,
-            generator=torch.Generator().manual_seed(params.seed),
-            output_type="latent",
-            callback_on_step_end=step_callback(on_step),
-        ).frames
-        return latents, []
+        def one_pass(pictures: Sequence[Image.Image], frames: int) -> torch.Tensor:
+            latents: torch.Tensor = pipe(
+                pictures[0],
+                width=params.width,
+                height=params.height,
+                num_frames=frames,
+                num_inference_steps=params.num_inference_steps,
+                min_guidance_scale=params.min_guidance_scale,
+                max_guidance_scale=params.max_guidance_scale,
+                fps=params.fps,
+                motion_bucket_id=params.motion_bucket_id,
+                noise_aug_strength=params.noise_aug_strength,
+                generator=torch.Generator().manual_seed(params.seed),
+                output_type="latent",
+                callback_on_step_end=step_callback(on_step),
+            ).frames
+            return latents
+
+        windows = windows_of(params, models)
+        return windows.chain(one_pass, partial(self.decode, pipe), pictures), windows.notes
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         frames = latents.shape[1]
         pixels: torch.Tensor = pipe.decode_latents(latents, num_frames=frames, decode_chunk_size=frames)
         return pixels[0].transpose(0, 1)
+
+
+def windows_of(params: GenerationParams, models: Models) -> Windows:
+    """SVD makes all frames in one pass, unless the model's card says how many it holds."""
+    base, frames = models["base_model"], params.num_frames or 1
+    return Windows(frames, base.card.get("windowFrames", frames), base.name)

@@ -1,0 +1,316 @@
+"""Clips longer than a model holds: the windows worked out by hand with plain diffusers, and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import clips
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import TinyAnimateDiff, make_short_animatediff, make_sparse_controlnet
+
+from vidkit import generation
+from vidkit.errors import Cancelled, InputError, SetupError
+from vidkit.pipelines.windows import Windows
+from vidkit.progress import CancelToken, Progress
+
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
+
+HELD = 6
+MODES = ("svd", "pia", "sparsectrl")
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def svd_of_six(tiny_svd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny SVD model with a card that says how many frames it holds."""
+    folder = tmp_path_factory.mktemp("card") / "model"
+    shutil.copytree(tiny_svd_folder, folder)
+    (folder / "vidkit.json").write_text(json.dumps({"name": "tiny model", "windowFrames": HELD}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts_of_six(tiny_animatediff: TinyAnimateDiff, tmp_path_factory: pytest.TempPathFactory) -> TinyAnimateDiff:
+    return make_short_animatediff(tmp_path_factory.mktemp("short"), tiny_animatediff, HELD)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return clips.saved(tmp_path)
+
+
+@pytest.fixture
+def ask(svd_of_six: Path, parts_of_six: TinyAnimateDiff, image: Path) -> Ask:
+    """A request of a mode, for models that hold six frames."""
+
+    def request(mode: str, **more: Any) -> dict[str, Any]:
+        if mode == "svd":
+            return clips.svd_request(svd_of_six, image, **more)
+        return clips.animatediff_request(parts_of_six, image, mode, **more)
+
+    return request
+
+
+# --- the frames -----------------------------------------------------------------------------------------------------
+
+
+def plain_window(pipe: Any, picture: Image.Image, frames: int, mode: str) -> torch.Tensor:
+    """A clip's latents `(frames, channels, height, width)` as diffusers makes them, without vidkit."""
+    torch.manual_seed(7)  # SparseCtrl's own draw
+    common = {"num_frames": frames, "width": 64, "height": 64, "num_inference_steps": 2, "output_type": "latent"}
+    generator = torch.Generator().manual_seed(7)
+    if mode == "svd":
+        latents = pipe(picture, fps=8, generator=generator, **common).frames
+        return latents[0]
+    how = (
+        {"image": picture}
+        if mode == "pia"
+        else {"conditioning_frames": [picture], "controlnet_frame_indices": [0], "controlnet_conditioning_scale": 1.0}
+    )
+    latents = pipe(prompt="waves", negative_prompt="", generator=generator, **how, **common).frames
+    return latents[0].transpose(0, 1)
+
+
+def plain_pixels(pipe: Any, latents: torch.Tensor, mode: str) -> clips.Frames:
+    with torch.no_grad():
+        if mode == "svd":
+            frames = pipe.decode_latents(latents[None], num_frames=len(latents), decode_chunk_size=len(latents))
+        else:
+            frames = pipe.decode_latents(latents.transpose(0, 1)[None])
+    return clips.as_bytes((frames[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).numpy())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_windows_worked_out_by_hand(ask: Ask, mode: str) -> None:
+    """Eleven frames of a model that holds six: three windows, at 0, 4 and 8, of which the last is cut."""
+    ours = clips.frames_of(ask(mode, num_frames=11, decode_chunk_size=1))
+    pipe = generation._warm._pipe
+    first = plain_window(pipe, clips.picture(), 6, mode)
+    second = plain_window(pipe, Image.fromarray(plain_pixels(pipe, first[4:6], mode)[0]), 6, mode)
+    third = plain_window(pipe, Image.fromarray(plain_pixels(pipe, second[4:6], mode)[0]), 6, mode)
+    third_of_way = torch.tensor(1 / 3)
+    expected = [
+        *first[:4],
+        torch.lerp(first[4], second[0], third_of_way),
+        torch.lerp(first[5], second[1], 2 * third_of_way),
+        *second[2:4],
+        torch.lerp(second[4], third[0], third_of_way),
+        torch.lerp(second[5], third[1], 2 * third_of_way),
+        third[2],
+    ]
+    by_hand = np.concatenate([plain_pixels(pipe, frame[None], mode) for frame in expected])
+    assert np.abs(ours.astype(int) - by_hand).max() <= 1  # the weights' last bit
+    assert len({frame.tobytes() for frame in ours}) == 11
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_clip_that_the_model_holds_is_the_plain_pipelines(ask: Ask, mode: str) -> None:
+    for frames in (2, HELD):
+        ours, notes = clips.computed(ask(mode, num_frames=frames, decode_chunk_size=HELD))
+        pipe = generation._warm._pipe
+        latents = plain_window(pipe, clips.picture(), frames, mode)
+        np.testing.assert_array_equal(ours, plain_pixels(pipe, latents, mode))
+        assert not any("windows" in note for note in notes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_longer_clip_begins_as_the_plain_one(ask: Ask, mode: str) -> None:
+    whole = clips.frames_of(ask(mode, num_frames=HELD, decode_chunk_size=2))
+    longer = clips.frames_of(ask(mode, num_frames=HELD + 1, decode_chunk_size=2))
+    np.testing.assert_array_equal(longer[: HELD - 2], whole[: HELD - 2])
+    assert (longer[HELD - 2 : HELD] != whole[HELD - 2 : HELD]).any((1, 2, 3)).all()  # cross-faded
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frames", [7, 9, 10, 11, 14, 15])
+def test_the_clip_is_as_long_as_asked_and_no_pass_is_longer_than_the_model(ask: Ask, mode: str, frames: int) -> None:
+    request = ask(mode, num_inference_steps=1, num_frames=frames)
+    clips.frames_of(request | {"num_frames": 2})
+    pipe = generation._warm._pipe
+    seen: list[tuple[int, ...]] = []
+    handle = pipe.unet.register_forward_pre_hook(lambda _, arguments: seen.append(tuple(arguments[0].shape)))
+    assert clips.frames_of(request).shape == (frames, 64, 64, 3)
+    handle.remove()
+    assert {shape[1 if mode == "svd" else 2] for shape in seen} == {HELD}
+    assert len(seen) == Windows(frames, HELD, "").count
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_request_is_one_clip(ask: Ask, mode: str) -> None:
+    request = ask(mode, num_frames=11)
+    first = clips.frames_of(request)
+    torch.rand(5)
+    np.testing.assert_array_equal(clips.frames_of(request), first)
+    clips.cold()
+    np.testing.assert_array_equal(clips.frames_of(request), first)
+    assert (clips.frames_of(request | {"seed": 8}) != first).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("held", [2, 3, 4, 5, 14, 16, 32])
+@pytest.mark.parametrize("frames", [2, 4, 5, 6, 7, 25, 48, 200])
+def test_windows_of_any_length_fit_together(frames: int, held: int) -> None:
+    """Frames that hold the moment they show: a window goes on from its picture's, and shared frames are of one."""
+    windows = Windows(frames, held, "a model")
+    starts: list[int] = []
+
+    def one_pass(pictures: Sequence[Image.Image], count: int) -> torch.Tensor:
+        starts.append(int(np.asarray(pictures[0])[0, 0, 0]))
+        return (starts[-1] + torch.arange(float(count))).view(1, count, 1, 1, 1)
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        return (latents[0] / 127.5 - 1).expand(-1, 3, 8, 8)
+
+    latents = windows.chain(one_pass, decode, [Image.new("RGB", (8, 8))])
+    np.testing.assert_allclose(latents.flatten().numpy(), np.arange(frames), atol=1e-4)
+    assert len(starts) == windows.count
+    assert windows.count == 1 or starts[-1] + windows.overlap < frames  # the last one adds something
+
+
+def test_the_shortest_of_the_parts_counts(parts_of_six: TinyAnimateDiff, image: Path, tmp_path: Path) -> None:
+    parts = replace(parts_of_six, sparse_controlnet=make_sparse_controlnet(tmp_path / "sparse of four", 4))
+    frames, notes = clips.computed(clips.animatediff_request(parts, image, "sparsectrl", num_frames=5))
+    assert frames.shape[0] == 5
+    assert notes == [
+        "5 frames are more than the 4 that sparse of four holds: made in sliding windows of 4 frames, 2 of them shared."
+    ]
+
+
+# --- what is told ---------------------------------------------------------------------------------------------------
+
+
+def test_windows_are_noted(ask: Ask) -> None:
+    expected = (
+        "15 frames are more than the 6 that {} holds: made in sliding windows of 6 frames, 2 of them shared.".format
+    )
+    _, notes = clips.computed(ask("svd", num_frames=15))
+    assert notes[-1] == expected("tiny model")
+    for mode, adapter in (("pia", "pia_adapter"), ("sparsectrl", "motion_adapter")):
+        _, notes = clips.computed(ask(mode, num_frames=15))
+        assert notes == [expected(adapter)]
+
+
+def test_without_a_card_svd_makes_all_frames_in_one_pass(tiny_svd_folder: Path, image: Path) -> None:
+    frames, notes = clips.computed(clips.svd_request(tiny_svd_folder, image, num_frames=15, decode_chunk_size=15))
+    latents = plain_window(generation._warm._pipe, clips.picture(), 15, "svd")
+    np.testing.assert_array_equal(frames, plain_pixels(generation._warm._pipe, latents, "svd"))
+    assert not any("windows" in note for note in notes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("frames", "count"), [(6, 1), (7, 2), (15, 4)])
+def test_progress_counts_the_steps_of_all_windows(ask: Ask, mode: str, frames: int, count: int) -> None:
+    events: list[Progress] = []
+    clips.computed(ask(mode, num_frames=frames, num_inference_steps=3), events.append)
+    steps = [event.step for event in events if event.step is not None]
+    assert steps == sorted(steps)
+    assert {event.steps for event in events if event.step is not None} == {3 * count}
+    assert set(steps) == set(range(3 * count + 1))
+    denoised = [event.progress for event in events if event.step is not None]
+    assert (denoised[0], denoised[-1]) == (20, 85)
+
+
+@pytest.mark.parametrize("mode", ["init", "pia"])
+def test_a_scheduler_that_adds_steps_is_counted_as_it_is(
+    parts_of_six: TinyAnimateDiff, image: Path, tmp_path: Path, mode: str
+) -> None:
+    """PNDM takes a step more than it is asked for: 4 for 3; and 5 for 5, of which strength 0.8 leaves one out."""
+    base = tmp_path / "base"
+    shutil.copytree(parts_of_six.base, base)
+    (base / "vidkit.json").write_text('{"scheduler": "model"}')
+    settings = {"num_frames": 8, "num_inference_steps": 3} if mode == "pia" else {"num_inference_steps": 5}
+    request = clips.animatediff_request(replace(parts_of_six, base=base), image, mode, **settings)
+    events: list[Progress] = []
+    clips.computed(request, events.append)
+    told = [(event.step, event.steps) for event in events if event.step is not None]
+    in_all = 2 * 4 if mode == "pia" else 5
+    assert {steps for _, steps in told} == {in_all}
+    assert told[-1] == (in_all, in_all)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_clip_stopped_in_its_second_window_leaves_no_trace(ask: Ask, mode: str) -> None:
+    request = ask(mode, num_frames=11)
+    fresh = clips.frames_of(request)
+    token = CancelToken()
+    steps: list[int] = []
+
+    def listener(event: Progress) -> None:
+        if event.step is not None:
+            steps.append(event.step)
+            if event.step == 3:
+                token.cancel()
+
+    with pytest.raises(Cancelled):
+        clips.computed(request, listener, token)
+    assert steps[-1] == 3
+    np.testing.assert_array_equal(clips.frames_of(request), fresh)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cancelling_while_a_frame_is_handed_over(ask: Ask, mode: str) -> None:
+    request = ask(mode, num_frames=11)
+    clips.frames_of(request)
+    decoder = generation._warm._pipe.vae.decoder
+    token = CancelToken()
+    late: list[None] = []
+    handles = [
+        decoder.conv_in.register_forward_hook(lambda *_: token.cancel()),
+        decoder.up_blocks[0].register_forward_hook(lambda *_: late.append(None)),
+    ]
+    with pytest.raises(Cancelled):
+        clips.computed(request, cancel=token)
+    for handle in handles:
+        handle.remove()
+    assert not late
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_a_last_picture_needs_one_pass(ask: Ask, image: Path) -> None:
+    request = ask("sparsectrl", last_image_path=str(image), num_frames=HELD)
+    assert clips.prepared(request).params.num_frames == HELD
+    with pytest.raises(InputError, match=r"numFrames is 7; with lastImagePath .* motion_adapter holds 6") as caught:
+        clips.prepared(request | {"num_frames": HELD + 1})
+    assert caught.value.code == "out_of_range"
+    assert caught.value.suggestions == [
+        "Set numFrames to 6",
+        "Leave lastImagePath out: longer clips are then made in sliding windows",
+    ]
+    with pytest.raises(InputError, match="numFrames is 16"):  # the default
+        clips.prepared({**request, "num_frames": None})
+    # the other modes have no use for that picture, and say so
+    job = clips.prepared(ask("pia", last_image_path=str(image), num_frames=HELD + 1))
+    assert any(note.startswith("lastImagePath is ignored") for note in job.notes)
+
+
+@pytest.mark.parametrize("held", [None, "16", 16.5, 1, 0, True])
+def test_an_adapter_must_say_how_much_it_holds(
+    parts_of_six: TinyAnimateDiff, image: Path, tmp_path: Path, held: Any
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(parts_of_six.motion_adapter, adapter)
+    config = json.loads((adapter / "config.json").read_text())
+    (adapter / "config.json").write_text(json.dumps(config | {"motion_max_seq_length": held}))
+    with pytest.raises(SetupError, match=r"config\.json cannot be read: motion_max_seq_length is") as caught:
+        clips.prepared(clips.animatediff_request(replace(parts_of_six, motion_adapter=adapter), image))
+    assert caught.value.code == "invalid_model"
+
+
+def test_a_cards_range_still_counts(svd_of_six: Path, image: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(svd_of_six, model)
+    (model / "vidkit.json").write_text(json.dumps({"windowFrames": HELD, "ranges": {"numFrames": [2, 20]}}))
+    request = clips.svd_request(model, image)
+    assert clips.prepared(request | {"num_frames": 20}).params.num_frames == 20
+    with pytest.raises(InputError, match="numFrames is 21"):
+        clips.prepared(request | {"num_frames": 21})
