@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import MotionAdapter, PIAPipeline, StableVideoDiffusionPipeline
 
 from benchmarks.motion import fit_motion
-from training.camera import AMPLITUDE, affine_path, boost_code, move_from_code, read_code, warp_clip
+from training import train_animatediff
+from training.camera import AMPLITUDE, affine_path, boost_code, move_from_code, named_moves, read_code, warp_clip
 from training.pictures import PicturePool, dead_leaves
+from training.prompts import MOVES, NO_MOVE, draw_prompt
+from training.state import load_weights
+from training.tiny_animatediff import make_unet
+from training.tiny_svd import TinySvd
+from training.train_text import make_text_encoder, make_tokenizer, tokenize
+from vidkit.models.locate import describe
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +66,7 @@ def test_code_of_plain_noise_is_standard_normal_and_a_boost_scales_only_the_code
         (0, ("pan right", "pan left")),
         (1, ("tilt down", "tilt up")),
         (2, ("zoom in", "zoom out")),
-        (3, ("rotate left", "rotate right")),
+        (3, ("rotate counterclockwise", "rotate clockwise")),
     ],
 )
 def test_a_move_is_measured_as_what_it_is(pictures: torch.Tensor, component: int, names: tuple[str, str]) -> None:
@@ -64,7 +74,7 @@ def test_a_move_is_measured_as_what_it_is(pictures: torch.Tensor, component: int
     for sign, name in zip((1.0, -1.0), names, strict=True):
         code = torch.full((3, 4), 0.1)
         code[:, component] = 3 * sign
-        path = affine_path(move_from_code(code), torch.full((3,), 255.0), 5)
+        path = affine_path(move_from_code(code), torch.full((3,), AMPLITUDE), 5)
         clip = warp_clip(pictures, path, 64)
         motion = fit_motion(clip[:, 0], clip[:, -1])
         assert motion.move == [name] * 3
@@ -79,22 +89,115 @@ def test_bucket_zero_stands_still(pictures: torch.Tensor) -> None:
     assert motion.move == ["static"] * 3
 
 
-def test_training_runs_resumes_and_exports_a_model_that_loads(tmp_path: Path) -> None:
-    """The real scripts, a step or two each: what they write is a pipeline that diffusers loads."""
-    state, folder = tmp_path / "state", tmp_path / "model"
-    base = [sys.executable, "-m", "training.train_tiny_svd"]
-    common = ["--steps", "1", "--batch", "1", "--pictures", "2", "--state", str(state)]
-    for arguments in (["vae", *common], ["vae", *common, "--progress", "0.6", "1"], ["unet", *common]):
-        subprocess.run([*base, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=240)
-    log = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
-    assert {"vae", "unet"} == {entry["stage"] for entry in log}
+def test_every_move_has_words_and_a_vector() -> None:
+    table = named_moves("cpu")
+    assert table.norm(dim=1).tolist() == [0.0 if name == "static shot" else 1.0 for name in MOVES]
+    assert len({tuple(row) for row in table.tolist()}) == len(MOVES)
+    draw = random.Random(0)
+    for move, name in enumerate(MOVES):
+        prompts = [draw_prompt(move, draw, []).lower() for _ in range(200)]
+        assert any(name in prompt for prompt in prompts)
+    assert draw_prompt(NO_MOVE, random.Random(1), ["word"]) != draw_prompt(NO_MOVE, random.Random(2), ["word"])
+
+
+def test_the_checkpointed_text_encoder_reads_moves_out_of_sentences(tmp_path: Path) -> None:
+    """Prompts that ask for the same move, in other words, are nearer to each other than to those for another."""
+    encoder, tokenizer = make_text_encoder().eval(), make_tokenizer(tmp_path)
+    load_weights(encoder, ROOT / "training" / "checkpoints" / "tiny-animatediff", "text_encoder")
+    asked = ["zoom in", "zoom out", "pan left", "pan right", "tilt up", "tilt down", "rotate clockwise", "static shot"]
+    around = "slow cinematic {}, woman turning head slowly, wind blowing through hair, golden hour lighting, film grain"
+    with torch.no_grad():
+        short, long = (
+            torch.nn.functional.normalize(encoder(tokenize(tokenizer, prompts)).last_hidden_state[:, -1], dim=-1)
+            for prompts in (asked, [around.format(move) for move in asked])
+        )
+    assert (short @ long.T).argmax(1).tolist() == list(range(len(asked)))
+
+
+def test_first_answers_of_pairs_are_mixed_as_guidance_mixes_them() -> None:
+    """Without guidance (scale 1) the mixture is the answer with the move; pairs share noise and noise level."""
+    torch.manual_seed(0)
+    latents, default = torch.randn(3, 2, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
+    batch = {
+        "latents": torch.cat([latents, latents[:1]]),
+        "default": default,
+        "noise": torch.zeros(4, 2, 4, 4, 4),
+        "shown": torch.ones(4, dtype=torch.bool),
+    }
+    for _ in range(20):
+        _, sigma, target = train_animatediff.first_state(batch, 1)
+        assert sigma[0] == sigma[3]
+        assert torch.equal(target[:3], latents)
+        assert torch.equal(target[3:], default) or torch.equal(target[3:], latents[:1])
+        answer = torch.randn(4, 2, 4, 4, 4)
+        state, lower, aim = train_animatediff.second_state(batch, answer, sigma, target, 1)
+        assert (lower < sigma).all()
+        if torch.equal(state[0], state[3]) and not torch.equal(state[0], latents[0]):  # the guided mixture
+            assert torch.equal(aim[3], latents[0])
+            direction, mixed = (answer[0] - answer[3]).flatten(), (state[0] - answer[3]).flatten()
+            scale = (mixed @ direction) / (direction @ direction)
+            assert 1 <= scale <= train_animatediff.MAX_GUIDANCE
+            assert torch.allclose(mixed, scale * direction, atol=1e-4)
+            return
+    raise AssertionError("no guided mixture in twenty draws")
+
+
+def run(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", f"training.{module}", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
+
+
+def check_exported(folder: Path, state: Path) -> None:
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert {"vae", "unet"} <= {entry["stage"] for entry in log}
     assert all(entry["loss"] > 0 for entry in log if "loss" in entry)
-    export = [sys.executable, "-m", "training.export_tiny_svd", str(state), str(folder)]
-    subprocess.run(export, cwd=ROOT, check=True, capture_output=True, timeout=240)
+    for tree in (folder, state):
+        assert max(file.stat().st_size for file in tree.rglob("*")) < 16 * 2**20
 
-    from diffusers import StableVideoDiffusionPipeline
 
-    pipe = StableVideoDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    assert pipe.unet.dtype == torch.float32
-    assert json.loads((folder / "vidkit.json").read_text())["name"] == "tiny-svd"
-    assert max(file.stat().st_size for file in folder.rglob("*")) < 16 * 2**20
+def test_tiny_svd_trains_resumes_and_exports_a_model_that_loads(tmp_path: Path) -> None:
+    """The real scripts, a step each: what they write is a pipeline that diffusers loads."""
+    state, bundled = tmp_path / "state", tmp_path / "bundled"
+    common = ["--steps", "1", "--batch", "2", "--pictures", "2", "--state", str(state)]
+    run("train_vae", "svd", *common)
+    run("train_vae", "svd", *common, "--progress", "0.6", "1")
+    run("train_svd", *common)
+    run("export", "svd", str(state), str(bundled))
+    check_exported(bundled / "tiny-svd", state)
+    assert describe(bundled / "tiny-svd").card_defaults()["num_frames"] == 14
+    trained, loaded = (
+        TinySvd.fresh(),
+        StableVideoDiffusionPipeline.from_pretrained(bundled / "tiny-svd", local_files_only=True),
+    )
+    load_weights(trained.unet, state, "average_unet")
+    weights = loaded.unet.state_dict()
+    assert all(torch.equal(weights[key].float(), value) for key, value in trained.unet.state_dict().items())
+
+
+def test_the_checkpointed_tiny_svd_can_be_trained_further(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(ROOT / "training" / "checkpoints" / "tiny-svd", state)
+    run("train_svd", "--steps", "1", "--batch", "1", "--pictures", "2", "--progress", "0.9", "1", "--state", str(state))
+    entries = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
+    assert next(entry for entry in reversed(entries) if "error" in entry)["error"] < 0.6  # untrained: 1
+
+
+def test_tiny_animatediff_trains_and_exports_models_that_load(tmp_path: Path) -> None:
+    state, bundled = tmp_path / "state", tmp_path / "bundled"
+    common = ["--batch", "2", "--state", str(state)]
+    pictures = ["--steps", "1", "--pictures", "2"]
+    run("train_text", *common, "--steps", "2")
+    run("train_vae", "animatediff", *common, *pictures)
+    run("train_animatediff", *common, *pictures, "--prompts", "2")
+    run("export", "animatediff", str(state), str(bundled))
+    check_exported(bundled / "tiny-animatediff", state)
+    base, adapter = (describe(bundled / name) for name in ("tiny-animatediff", "tiny-motion-adapter"))
+    assert base.card["scheduler"] == "model"
+    assert adapter.card["conditionings"] == ["init", "pia"]
+
+    parts = {"motion_adapter": MotionAdapter.from_pretrained(adapter.path, local_files_only=True)}
+    pipe = PIAPipeline.from_pretrained(base.path, **parts, local_files_only=True)
+    trained = make_unet()
+    load_weights(trained, state, "average_unet")
+    weights = pipe.unet.state_dict()
+    assert all(torch.equal(weights[key].float(), value) for key, value in trained.state_dict().items())
