@@ -107,6 +107,8 @@ class Running:
         self.lines.clear()
         self.send(request)
         response = self.response()
+        if response["status"] == "success":  # said on another pipe, which may be read later
+            wait_for(lambda: any(event["progress"] == 100 for event in self.progress))
         return response, self.progress
 
     def worker(self) -> int:
