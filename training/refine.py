@@ -42,22 +42,23 @@ def chance(probability: float, batch: int, device: torch.device) -> Tensor:
     return torch.rand(batch, device=device) < probability
 
 
+def decode(vae: torch.nn.Module, latents: Tensor, frames: int) -> Tensor:
+    """Pictures of latents (clips * frames, channels, h, w), by SVD's autoencoder, which mixes frames, or any other."""
+    temporal = {"num_frames": frames} if hasattr(vae.decoder, "time_conv_out") else {}
+    return vae.decode(latents, **temporal).sample
+
+
 @torch.no_grad()
 def channel_weights(vae: torch.nn.Module, latents: Tensor) -> Tensor:
     """(channels,), mean 1: how much an error in each latent channel shows in the decoded picture, squared.
 
     latents: (pictures, channels, h, w).
     """
-
-    def decoded(z: Tensor) -> Tensor:
-        temporal = hasattr(vae.decoder, "time_conv_out")
-        return vae.decode(z, **({"num_frames": 1} if temporal else {})).sample
-
-    clean = decoded(latents)
+    clean = decode(vae, latents, 1)
     weights = []
     for channel in range(latents.shape[1]):
         nudged = latents.clone()
         nudged[:, channel] += 0.3 * torch.randn_like(nudged[:, channel])
-        weights.append((decoded(nudged) - clean).square().mean())
+        weights.append((decode(vae, nudged, 1) - clean).square().mean())
     stacked = torch.stack(weights)
     return (stacked / stacked.mean()).clamp(0.2, 5.0)

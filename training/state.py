@@ -74,6 +74,19 @@ class Clock:
         return self.share >= 1
 
 
+def run_parser(description: str | None, batch: int, pictures: int) -> argparse.ArgumentParser:
+    """The options of every training run on pictures."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--progress", type=float, nargs=2, default=(0.0, 1.0))
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--pictures", type=int, default=pictures)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
 def prepare_torch(seed: int) -> str:
     """Seeds and speed settings; the device's name."""
     torch.manual_seed(seed)

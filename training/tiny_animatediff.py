@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
-    EulerDiscreteScheduler,
     MotionAdapter,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -16,8 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .refine import SIGMA_MIN
-from .tiny_svd import SIZE
+from .tiny_svd import SIZE, make_scheduler
 from .train_text import CHANNELS, make_text_encoder
 
 FRAMES = 16
@@ -84,17 +82,6 @@ def split_unet(unet: UNetMotionModel) -> tuple[UNet2DConditionModel, MotionAdapt
     return base, adapter
 
 
-def make_scheduler() -> EulerDiscreteScheduler:
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        timestep_spacing="trailing",
-        use_karras_sigmas=True,
-        sigma_min=SIGMA_MIN,
-        sigma_max=SIGMA_MAX,
-    )
-
-
 @dataclass
 class TinyAnimateDiff:
     """The trained parts."""
@@ -125,7 +112,7 @@ class TinyAnimateDiff:
             text_encoder=self.text_encoder,
             tokenizer=tokenizer,
             unet=unet,
-            scheduler=make_scheduler(),
+            scheduler=make_scheduler(SIGMA_MAX),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

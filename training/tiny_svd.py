@@ -73,14 +73,14 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
     )
 
 
-def make_scheduler() -> EulerDiscreteScheduler:
+def make_scheduler(sigma_max: float) -> EulerDiscreteScheduler:
     return EulerDiscreteScheduler(
         prediction_type="v_prediction",
         timestep_type="continuous",
         timestep_spacing="trailing",
         use_karras_sigmas=True,
         sigma_min=SIGMA_MIN,
-        sigma_max=SIGMA_MAX,
+        sigma_max=sigma_max,
     )
 
 
@@ -106,7 +106,7 @@ class TinySvd:
 
     def pipeline(self) -> StableVideoDiffusionPipeline:
         return StableVideoDiffusionPipeline(
-            **self.parts(), scheduler=make_scheduler(), feature_extractor=CLIPImageProcessor()
+            **self.parts(), scheduler=make_scheduler(SIGMA_MAX), feature_extractor=CLIPImageProcessor()
         )
 
     def save(self, folder: Path) -> None:

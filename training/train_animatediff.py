@@ -14,7 +14,6 @@ The words decide the move, so the noise needs no code. Two things more than `tra
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
 import sys
@@ -31,7 +30,7 @@ from .camera import affine_path, named_moves, warp_clip
 from .pictures import PicturePool
 from .prompts import MOVES, NO_MOVE, draw_prompt
 from .refine import chance, channel_weights, clean_estimate, clip_loss, log_uniform, per_clip
-from .state import Clock, Log, describe_run, load_weights, prepare_torch, save_weights
+from .state import Clock, Log, describe_run, load_weights, prepare_torch, run_parser, save_weights
 from .tiny_animatediff import FRAMES, SIGMA_MAX, SIZE, TinyAnimateDiff
 from .train_text import make_tokenizer, tokenize, word_list
 from .train_vae import POOL_SIDE
@@ -220,15 +219,8 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=1)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--progress", type=float, nargs=2, default=(0.0, 1.0))
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=12_000)
+    parser = run_parser(__doc__, batch=16, pictures=12_000)
     parser.add_argument("--prompts", type=int, default=512, help="how many for each move")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the layers first: a minute, then faster")
     options = parser.parse_args()
     device = prepare_torch(options.seed)

@@ -7,11 +7,9 @@ loudness and the learning rate follow it.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +17,7 @@ from torch import Tensor
 from .camera import AMPLITUDE, affine_path, boost_code, move_from_code, read_code, warp_clip
 from .pictures import PicturePool
 from .refine import chance, channel_weights, clean_estimate, clip_loss, log_uniform, per_clip
-from .state import Clock, Log, describe_run, load_weights, prepare_torch, save_weights
+from .state import Clock, Log, describe_run, load_weights, prepare_torch, run_parser, save_weights
 from .tiny_svd import FRAMES, SIGMA_MAX, SIZE, TinySvd, clip_pixels
 from .train_vae import POOL_SIDE
 from .trainer import SAVE_EVERY, Average, Trainer, frozen
@@ -146,14 +144,7 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=1)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--progress", type=float, nargs=2, default=(0.0, 1.0))
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--pictures", type=int, default=12_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = run_parser(__doc__, batch=20, pictures=12_000)
     parser.add_argument("--compile", action="store_true", help="compile the layers first: a minute, then faster")
     options = parser.parse_args()
     device = prepare_torch(options.seed)

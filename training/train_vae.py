@@ -7,9 +7,7 @@ a plain move of its input.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,7 +15,8 @@ from torch import Tensor
 from . import tiny_animatediff, tiny_svd
 from .camera import AMPLITUDE, affine_path, move_from_code, warp, warp_clip
 from .pictures import PicturePool
-from .state import Clock, Log, describe_run, load_weights, prepare_torch, save_weights
+from .refine import decode
+from .state import Clock, Log, describe_run, load_weights, prepare_torch, run_parser, save_weights
 from .tiny_svd import SIZE
 from .trainer import Trainer
 
@@ -40,8 +39,7 @@ def vae_loss(vae: torch.nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, T
     latents = torch.where(moved, warp(latents[:, 0].float(), path).to(dtype), latents).flatten(0, 1)
     # what the UNet hands the decoder is never quite clean
     latents = latents + 0.05 * torch.rand_like(latents[:, :1, :1, :1]) * torch.randn_like(latents)
-    temporal = hasattr(vae.decoder, "time_conv_out")
-    decoded = vae.decode(latents, **({"num_frames": frames} if temporal else {})).sample.float()
+    decoded = decode(vae, latents, frames).float()
     decoded, wanted = decoded.unflatten(0, (batch, frames)), clips
     error = (decoded - wanted).square()
     edge = sum((a - b).abs().mean((1, 2, 3, 4)) for a, b in zip(edges(decoded), edges(wanted), strict=True))
@@ -100,15 +98,8 @@ def train(vae: torch.nn.Module, pool: PicturePool, clock: Clock, log: Log, batch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = run_parser(__doc__, batch=128, pictures=8000)
     parser.add_argument("model", choices=["svd", "animatediff"])
-    parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=1)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--progress", type=float, nargs=2, default=(0.0, 1.0))
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=8000)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     device = prepare_torch(options.seed)
     log = Log(options.state)
