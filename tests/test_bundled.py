@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 import vidkit
-from benchmarks.motion import fit_motion
+from benchmarks.motion import Motion, fit_motion
 from vidkit.models.locate import picture_path
 from vidkit.video import read_cover, read_frames
 
@@ -32,10 +32,15 @@ class Clip:
         return float(-10 * np.log10(np.mean((self.frames[0] - fitted) ** 2) / 255**2))
 
     @property
-    def displacement(self) -> float:
-        """How far the picture moves from the first frame to the last, as a fraction of its width."""
+    def motion(self) -> Motion:
+        """How the picture moves from the first frame to the last."""
         pair = torch.from_numpy(self.frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
-        return float(fit_motion(pair[:1], pair[1:]).displacement)
+        return fit_motion(pair[:1], pair[1:])
+
+    @property
+    def displacement(self) -> float:
+        """As a fraction of the width."""
+        return float(self.motion.displacement)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +101,12 @@ def test_the_first_frame_is_the_picture(made: dict[str, Clip], name: str) -> Non
 def test_more_motion_moves_more(made: dict[str, Clip]) -> None:
     little, some, much = (made[name].displacement for name in ("little", "some", "much"))
     assert little < some < much
+    assert much >= 0.08
+
+
+@pytest.mark.parametrize("name", ["some", "much", "other seed"])
+def test_the_last_frame_is_the_first_one_moved(made: dict[str, Clip], name: str) -> None:
+    assert made[name].motion.psnr.min() >= 18
 
 
 def test_little_motion_is_coherent(made: dict[str, Clip]) -> None:

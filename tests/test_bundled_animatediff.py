@@ -7,15 +7,13 @@ from pathlib import Path
 
 import clips
 import pytest
+import torch
 
 import vidkit
+from benchmarks.motion import fit_motion
 from vidkit.errors import SetupError
 from vidkit.models.locate import BUNDLED_FOLDER, describe
 from vidkit.video import probe
-
-pytestmark = pytest.mark.skipif(
-    not (BUNDLED_FOLDER / "tiny-animatediff").is_dir(), reason="tiny-animatediff is still to be trained"
-)
 
 NOTES = [
     "No baseModel was given: tiny-animatediff was used.",
@@ -30,7 +28,7 @@ def cold() -> Iterator[None]:
     clips.cold()
 
 
-def request(conditioning: str, **more: int) -> dict[str, object]:
+def request(conditioning: str, **more: object) -> dict[str, object]:
     named = {} if conditioning == "init" else {"conditioning": conditioning}  # init is the default
     return {
         "pipeline": "animatediff",
@@ -59,6 +57,30 @@ def test_a_picture_and_a_prompt_are_enough(conditioning: str, tmp_path: Path) ->
 def test_sparsectrl_has_no_bundled_model() -> None:
     with pytest.raises(SetupError, match="needs a controlnet, and the request names none"):
         clips.prepared(request("sparsectrl"))
+
+
+@pytest.mark.parametrize(
+    ("words", "move"),
+    [
+        ("pan left", "pan left"),
+        ("a fishing boat at dusk, camera slowly zooming out, film grain", "zoom out"),
+        ("rotate clockwise", "rotate clockwise"),
+        ("static shot of a city at night", "static"),
+    ],
+)
+def test_the_words_decide_the_move(words: str, move: str) -> None:
+    frames, _ = clips.computed({**request("pia"), "prompt": words})
+    pair = torch.from_numpy(frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
+    assert fit_motion(pair[:1], pair[1:]).move == [move]
+
+
+@pytest.mark.parametrize("scale", [1.0, 7.5, 9.0])
+def test_guidance_does_not_tear_the_picture(scale: float) -> None:
+    frames, _ = clips.computed({**request("pia"), "guidance_scale": scale})
+    pair = torch.from_numpy(frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
+    motion = fit_motion(pair[:1], pair[1:])
+    assert motion.move == ["zoom in"]
+    assert motion.psnr.min() > 19  # of the last frame against the first, moved
 
 
 @pytest.mark.parametrize("conditioning", ["init", "pia"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,17 @@ from diffusers import MotionAdapter, PIAPipeline, StableVideoDiffusionPipeline
 from benchmarks.motion import fit_motion
 from training import train_animatediff
 from training.camera import AMPLITUDE, affine_path, boost_code, move_from_code, named_moves, read_code, warp_clip
+from training.code_reader import install
 from training.pictures import PicturePool, dead_leaves
 from training.prompts import MOVES, NO_MOVE, draw_prompt
+from training.resume import animatediff_parts
+from training.rollout import AGES, Group, Rollout
 from training.state import load_weights
-from training.tiny_animatediff import make_unet
-from training.tiny_svd import TinySvd
-from training.train_text import make_text_encoder, make_tokenizer, tokenize
-from vidkit.models.locate import describe
+from training.tiny_animatediff import SIGMA_MAX, make_unet
+from training.tiny_svd import TinySvd, make_scheduler
+from training.tiny_svd import make_unet as make_svd_unet
+from training.train_text import make_tokenizer, tokenize
+from vidkit.models.locate import BUNDLED_FOLDER, describe
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,10 +103,9 @@ def test_every_move_has_words_and_a_vector() -> None:
     assert draw_prompt(NO_MOVE, random.Random(1), ["word"]) != draw_prompt(NO_MOVE, random.Random(2), ["word"])
 
 
-def test_the_checkpointed_text_encoder_reads_moves_out_of_sentences(tmp_path: Path) -> None:
+def test_the_bundled_text_encoder_reads_moves_out_of_sentences(tmp_path: Path) -> None:
     """Prompts that ask for the same move, in other words, are nearer to each other than to those for another."""
-    encoder, tokenizer = make_text_encoder().eval(), make_tokenizer(tmp_path)
-    load_weights(encoder, ROOT / "training" / "checkpoints" / "tiny-animatediff", "text_encoder")
+    encoder, tokenizer = animatediff_parts(BUNDLED_FOLDER)["text_encoder"].float(), make_tokenizer(tmp_path)
     asked = ["zoom in", "zoom out", "pan left", "pan right", "tilt up", "tilt down", "rotate clockwise", "static shot"]
     around = "slow cinematic {}, woman turning head slowly, wind blowing through hair, golden hour lighting, film grain"
     with torch.no_grad():
@@ -114,32 +116,55 @@ def test_the_checkpointed_text_encoder_reads_moves_out_of_sentences(tmp_path: Pa
     assert (short @ long.T).argmax(1).tolist() == list(range(len(asked)))
 
 
-def test_first_answers_of_pairs_are_mixed_as_guidance_mixes_them() -> None:
-    """Without guidance (scale 1) the mixture is the answer with the move; pairs share noise and noise level."""
+def test_a_prompt_without_words_asks_for_the_slow_zoom_only_where_sampling_starts() -> None:
+    """And a clip and its twin without words share noise, noise level and everything else."""
     torch.manual_seed(0)
-    latents, default = torch.randn(3, 2, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
-    batch = {
-        "latents": torch.cat([latents, latents[:1]]),
-        "default": default,
-        "noise": torch.zeros(4, 2, 4, 4, 4),
-        "shown": torch.ones(4, dtype=torch.bool),
-    }
+    shown = torch.ones(3, dtype=torch.bool)
+    latents = torch.randn(3, 2, 4, 4, 4)
+    clips, shown = train_animatediff.again(latents, 1), train_animatediff.again(shown, 1)
+    seen = set()
     for _ in range(20):
-        _, sigma, target = train_animatediff.first_state(batch, 1)
+        state, sigma, start = train_animatediff.first_state(clips, shown, 1)
+        assert torch.equal(state[0], state[3])
         assert sigma[0] == sigma[3]
-        assert torch.equal(target[:3], latents)
-        assert torch.equal(target[3:], default) or torch.equal(target[3:], latents[:1])
-        answer = torch.randn(4, 2, 4, 4, 4)
-        state, lower, aim = train_animatediff.second_state(batch, answer, sigma, target, 1)
-        assert (lower < sigma).all()
-        if torch.equal(state[0], state[3]) and not torch.equal(state[0], latents[0]):  # the guided mixture
-            assert torch.equal(aim[3], latents[0])
-            direction, mixed = (answer[0] - answer[3]).flatten(), (state[0] - answer[3]).flatten()
-            scale = (mixed @ direction) / (direction @ direction)
-            assert 1 <= scale <= train_animatediff.MAX_GUIDANCE
-            assert torch.allclose(mixed, scale * direction, atol=1e-4)
-            return
-    raise AssertionError("no guided mixture in twenty draws")
+        assert start[0] == start[3]
+        assert (sigma[start] >= 0.85 * SIGMA_MAX).all()
+        seen.add(bool(start[0]))
+    assert seen == {True, False}
+
+
+def test_rollout_takes_eulers_steps_from_answers_as_guidance_mixes_them() -> None:
+    """Against diffusers' own scheduler, at the noise levels that the rollout chose."""
+    torch.manual_seed(0)
+    group = Group.paired(3, batch=4, pairs=2)
+    assert group.members == [0, 4, 2]  # a clip, its twin without words, and one that is alone
+    batch, level = 6, 10.0
+    inputs = {
+        "state": torch.randn(batch, 2, 4, 3, 3).mul(level),
+        "sigma": torch.full((batch,), level),
+        "guidance": torch.tensor([7.5, 2.0, 3.0, 1.0, 7.5, 2.0]),
+        "target": torch.arange(6.0),
+    }
+    inputs["state"][4] = inputs["state"][0]
+    rollout = Rollout(group)
+    answers = torch.randn(batch, 2, 4, 3, 3)
+    clips = rollout.enter(inputs, answers)
+    assert clips["target"].tolist() == [0, 4, 2] * AGES
+    young = {name: value[:3].clone() for name, value in clips.items()}
+    mixed = answers[4] + 7.5 * (answers[0] - answers[4])
+    for place, member, answer in ((0, 0, mixed), (1, 4, mixed), (2, 2, answers[2])):
+        scheduler = make_scheduler(level)
+        scheduler.set_timesteps(1)
+        scheduler.sigmas = torch.tensor([level, young["sigma"][place]])
+        velocity = (inputs["state"][member] / (level**2 + 1) - answer) * (level**2 + 1) ** 0.5 / level
+        after = scheduler.step(velocity, scheduler.timesteps[0], inputs["state"][member]).prev_sample
+        assert torch.allclose(after, young["state"][place], atol=1e-4)
+    assert young["sigma"][0] == young["sigma"][1] < 10
+
+    rollout.go_on(torch.randn(3 * AGES, 2, 4, 3, 3))
+    older = rollout.enter(inputs | {"target": torch.arange(6.0) + 10}, answers)
+    assert older["target"].tolist() == [10, 14, 12] + [0, 4, 2] * (AGES - 1)
+    assert (older["sigma"][3:6] < young["sigma"]).all()
 
 
 def run(module: str, *arguments: str) -> None:
@@ -174,12 +199,35 @@ def test_tiny_svd_trains_resumes_and_exports_a_model_that_loads(tmp_path: Path) 
     assert all(torch.equal(weights[key].float(), value) for key, value in trained.unet.state_dict().items())
 
 
-def test_the_checkpointed_tiny_svd_can_be_trained_further(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "untrained_gives"), [("svd", 1.0), ("animatediff", 1.0)])
+def test_a_bundled_model_can_be_trained_further(model: str, untrained_gives: float, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    shutil.copytree(ROOT / "training" / "checkpoints" / "tiny-svd", state)
-    run("train_svd", "--steps", "1", "--batch", "1", "--pictures", "2", "--progress", "0.9", "1", "--state", str(state))
+    run("resume", model, str(BUNDLED_FOLDER), str(state))
+    common = ["--steps", "1", "--batch", "2", "--pictures", "2", "--progress", "0.9", "1", "--state", str(state)]
+    run(f"train_{model}", *common)
     entries = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
-    assert next(entry for entry in reversed(entries) if "error" in entry)["error"] < 0.6  # untrained: 1
+    assert next(entry for entry in reversed(entries) if "error" in entry)["error"] < untrained_gives / 2
+
+
+def test_a_fresh_unet_is_begun_so_that_the_code_can_be_read(tmp_path: Path) -> None:
+    """After the first attention over space: half of what single channels say is the code, far from chance."""
+    torch.manual_seed(0)
+    unet = make_svd_unet()
+    install(unet)
+    seen: list[torch.Tensor] = []
+    block = unet.down_blocks[1].attentions[0].transformer_blocks[0]
+    block.register_forward_hook(lambda module, given, output: seen.append(output.mean(1)))  # over places
+    codes = []
+    with torch.no_grad():
+        for _ in range(24):
+            noise = torch.randn(2, 2, 8, 32, 32)
+            given = torch.cat([noise, torch.randn(2, 1, 8, 32, 32).expand_as(noise)], 2)
+            conditions = {"encoder_hidden_states": torch.zeros(2, 1, 64), "added_time_ids": torch.ones(2, 3)}
+            unet(given, torch.full((2,), 0.75), **conditions)
+            codes.append(read_code(noise))
+    channels = torch.cat(seen).unflatten(0, (-1, 2))[:, 0]  # of the first frames
+    correlation = torch.corrcoef(torch.cat([channels[:, 4:8], torch.cat(codes)], 1).T)[:4, 4:].diagonal()
+    assert (correlation > 0.5).all()
 
 
 def test_tiny_animatediff_trains_and_exports_models_that_load(tmp_path: Path) -> None:

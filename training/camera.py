@@ -19,6 +19,8 @@ from .prompts import MOVES
 #: mean displacement from first to last frame at motion bucket 255, as a fraction of the width
 AMPLITUDE = 0.10
 
+CODE_CHANNELS = 4
+
 #: the moves that words choose, as unit vectors: pan x, pan y, zoom, rotation of the view
 _COMPONENTS = {
     "zoom in": (2, 1.0),
@@ -43,7 +45,7 @@ def read_code(noise: Tensor) -> Tensor:
     one in each of the first four channels."""
     height, width = noise.shape[-2:]
     board = checkerboard(height, width, noise.device)
-    return (noise[:, 0, :4] * board).sum((-1, -2)) / (height * width) ** 0.5
+    return (noise[:, 0, :CODE_CHANNELS] * board).sum((-1, -2)) / (height * width) ** 0.5
 
 
 def boost_code(noise: Tensor, boost: float) -> Tensor:
@@ -52,7 +54,7 @@ def boost_code(noise: Tensor, boost: float) -> Tensor:
     board = checkerboard(height, width, noise.device)
     louder = (boost - 1) * read_code(noise) / (height * width) ** 0.5
     noise = noise.clone()
-    noise[:, 0, :4] += louder[:, :, None, None] * board
+    noise[:, 0, :CODE_CHANNELS] += louder[:, :, None, None] * board
     return noise
 
 

@@ -1,9 +1,6 @@
 """What both models learn: the one right clip, from any state that sampling can be in.
 
-A clip is a function of its picture and its move, so at every noise level there is one right answer. Each batch is used
-twice: first near the start of sampling, where the state is all but noise, then at a lower noise level, where the state
-holds the model's own first answer (or the right one). So the model learns to mend what it will meet when it samples
-(Ross, Gordon & Bagnell, "A Reduction of Imitation Learning to No-Regret Online Learning", AISTATS 2011).
+A clip is a function of its picture and its move, so at every noise level there is one right answer.
 """
 
 from __future__ import annotations
@@ -33,8 +30,8 @@ def clip_loss(estimate: Tensor, latents: Tensor, sigma: Tensor, channel_weights:
     return weight * error.mean((1, 2, 3, 4))
 
 
-def log_uniform(low: float, high: Tensor) -> Tensor:
-    """Noise levels (batch,) between `low` and each of `high`, evenly spread over their logarithm."""
+def log_uniform(low: float | Tensor, high: Tensor) -> Tensor:
+    """Noise levels (batch,) between (each of) `low` and each of `high`, evenly spread over their logarithm."""
     return low * (high / low) ** torch.rand_like(high)
 
 

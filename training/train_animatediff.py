@@ -15,6 +15,7 @@ The words decide the move, so the noise needs no code. Two things more than `tra
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import sys
 import time
@@ -30,6 +31,7 @@ from .camera import affine_path, named_moves, warp_clip
 from .pictures import PicturePool
 from .prompts import MOVES, NO_MOVE, draw_prompt
 from .refine import chance, channel_weights, clean_estimate, clip_loss, log_uniform, per_clip
+from .rollout import AGES, MAX_GUIDANCE, Group, Rollout
 from .state import Clock, Log, describe_run, load_weights, prepare_torch, run_parser, save_weights
 from .tiny_animatediff import FRAMES, SIGMA_MAX, SIZE, TinyAnimateDiff
 from .train_text import make_tokenizer, tokenize, word_list
@@ -42,7 +44,6 @@ AMPLITUDES = (0.075, 0.09, 0.105)
 DEFAULT_AMPLITUDE = 0.04  # of the slow zoom in
 PAIRED = 0.25  # share of the clips that are in the batch twice
 WITHOUT_PICTURE = 0.25
-MAX_GUIDANCE = 9.0
 
 
 class Prompts:
@@ -79,12 +80,39 @@ class Tables:
     weights: Tensor
 
 
+def again(values: Tensor, pairs: int) -> Tensor:
+    """The batch with its first `pairs` entries once more at the end."""
+    return torch.cat([values, values[:pairs]])
+
+
+def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(per_clip(condition), a, b)
+
+
+def first_state(clips: Tensor, shown: Tensor, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """States (count + pairs, ...) and levels at which sampling starts, and which of them they are (the others are any
+    level over the right clip). It starts from noise alone; without the picture from the picture at rest under noise.
+
+    clips: (count + pairs, frames, channels, h, w), the right ones.
+    """
+    count, device = len(clips) - pairs, clips.device
+    start = chance(0.7, count, device)
+    highest = torch.full((count,), SIGMA_MAX, device=device)
+    lowest = torch.where(start, torch.where(shown[:count], 0.85 * SIGMA_MAX, 1.0), 0.05)
+    sigma = again(log_uniform(lowest, highest), pairs)
+    start = again(start, pairs)
+    rest = where(shown, torch.zeros_like(clips), clips[:, :1].expand_as(clips))
+    noise = again(torch.randn_like(clips[:count]), pairs)
+    return where(start, rest, clips) + per_clip(sigma) * noise, sigma, start
+
+
 def draw_batch(
     vae: torch.nn.Module, prompts: Prompts, pool: PicturePool, tables: Tables, batch: int, pairs: int
 ) -> dict[str, Tensor]:
     """`batch` clips, of which the first `pairs` come again at the end with a prompt that asks for no move.
 
-    `latents` is the asked clip, `default` the slow zoom in, for the paired clips.
+    `latents` is the asked clip; `target` is too, but for a clip without words as long as no move is to be seen: then it
+    is the slow zoom in. `guidance` is the scale at which the two answers of a pair are to be mixed.
     """
     device = pool.pictures.device
     moves = torch.randint(len(MOVES), (batch,), device=device)
@@ -96,71 +124,23 @@ def draw_batch(
     pictures = pool.draw(batch, 2 * SIZE)
     clips = warp_clip(torch.cat([pictures, pictures[:pairs]]), torch.cat([asked, slow]), SIZE)
     encoded = vae.encode(clips.flatten(0, 1).to(vae.dtype)).latent_dist.mode().float().unflatten(0, (-1, FRAMES))
-    latents, default = encoded[:batch], encoded[batch:]
-    shown = ~chance(WITHOUT_PICTURE, batch, device)
+    latents, default = again(encoded[:batch], pairs), encoded[batch:]
+    shown = again(~chance(WITHOUT_PICTURE, batch, device), pairs)
     words = torch.cat([moves, torch.full((pairs,), NO_MOVE, device=device)])
+    state, sigma, start = first_state(latents, shown, pairs)
     return {
-        "latents": again(latents, pairs),
-        "default": default,
-        "noise": again(torch.randn_like(latents), pairs),
-        "shown": again(shown, pairs),
-        "mask": again(tables.masks[scale] * shown[:, None], pairs),
-        "image_latents": again(latents[:, 0] * shown[:, None, None, None], pairs),
+        "state": state,
+        "sigma": sigma,
+        "latents": latents,
+        "target": torch.cat([latents[:batch], where(start[batch:], default, latents[batch:])]),
+        "guidance": again(1 + (MAX_GUIDANCE - 1) * torch.rand(batch, device=device), pairs),
+        "mask": again(tables.masks[scale], pairs) * shown[:, None],
+        "image_latents": latents[:, 0] * shown[:, None, None, None],
         "words": prompts.draw(words),
     }
 
 
-def again(values: Tensor, pairs: int) -> Tensor:
-    """The batch with its first `pairs` entries once more at the end."""
-    return torch.cat([values, values[:pairs]])
-
-
-def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(per_clip(condition), a, b)
-
-
-def first_state(batch: dict[str, Tensor], pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where sampling starts (noise alone; without the picture: the picture at rest under noise), or any later level.
-
-    Also the clips to aim at: without a move in the prompt the slow zoom in, as long as no move is to be seen.
-    """
-    latents, shown = batch["latents"], batch["shown"]
-    count, device = len(latents) - pairs, latents.device
-    start = again(chance(0.7, count, device), pairs)
-    highest = torch.full((count,), SIGMA_MAX, device=device)
-    sigma = torch.where(
-        start[:count] & shown[:count], log_uniform(0.85 * SIGMA_MAX, highest), log_uniform(1.0, highest)
-    )
-    sigma = again(sigma, pairs)
-    rest = where(shown, torch.zeros_like(latents), latents[:, :1].expand_as(latents))
-    content = where(start, rest, latents)
-    undecided = start[count:]
-    target = torch.cat([latents[:count], where(undecided, batch["default"], latents[count:])])
-    return content + per_clip(sigma) * batch["noise"], sigma, target
-
-
-def second_state(
-    batch: dict[str, Tensor], answer: Tensor, sigma: Tensor, target: Tensor, pairs: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A later step of sampling: the model's own answer, for pairs mostly as guidance mixes it, or the right clip."""
-    latents = batch["latents"]
-    count, device = len(latents) - pairs, latents.device
-    lower = again(log_uniform(0.05, 0.75 * sigma[:count]), pairs)
-    own = again(chance(0.75, count, device), pairs)
-    content = where(own, answer, latents)
-    with_move, without = answer[:pairs], answer[count:]
-    guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand(pairs, device=device)
-    mixed = without + per_clip(guidance) * (with_move - without)
-    guided = chance(0.7, pairs, device)
-    content = torch.cat(
-        [where(guided, mixed, content[:pairs]), content[pairs:count], where(guided, mixed, content[count:])]
-    )
-    follows = guided | ~own[count:]
-    aim = torch.cat([latents[:count], where(follows, latents[count:], target[count:])])
-    return content + per_clip(lower) * batch["noise"], lower, aim
-
-
-def unet_loss(unet: torch.nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def unet_loss(unet: torch.nn.Module, inputs: dict[str, Tensor], channel_weights: Tensor) -> tuple[Tensor, Tensor]:
     """(batch,) losses, and the estimate of the clean latents (batch, frames, channels, h, w)."""
     dtype = next(unet.parameters()).dtype
     state, sigma = inputs["state"], inputs["sigma"]
@@ -174,7 +154,7 @@ def unet_loss(unet: torch.nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor,
         return_dict=False,
     )[0]
     estimate = clean_estimate(velocity.float().transpose(1, 2), state, sigma)
-    return clip_loss(estimate, inputs["target"], sigma, inputs["channel_weights"]), estimate
+    return clip_loss(estimate, inputs["target"], sigma, channel_weights), estimate
 
 
 def train(
@@ -190,19 +170,21 @@ def train(
     amplitudes = torch.tensor(AMPLITUDES, device=device)
     tables = Tables(mask_table(device), named_moves(device), amplitudes, channel_weights(model.vae, probe))
     pairs = max(1, round(PAIRED * batch))
+    loss = functools.partial(unet_loss, channel_weights=tables.weights)
+    rollout = Rollout(Group.paired(max(1, (batch + pairs) // AGES), batch, pairs))
     running: list[Tensor] = []
     while not clock.over:
         with torch.no_grad():
             drawn = draw_batch(vae, prompts, pool, tables, batch, pairs)
-        given = {k: drawn[k] for k in ("mask", "image_latents", "words")} | {"channel_weights": tables.weights}
-        state, sigma, target = first_state(drawn, pairs)
-        losses, answer = trainer.gradient(unet_loss, given | {"state": state, "sigma": sigma, "target": target})
+        losses, answer = trainer.gradient(loss, drawn)
         trainer.step(clock)
-        state, lower, aim = second_state(drawn, answer, sigma, target, pairs)
-        later, mended = trainer.gradient(unet_loss, given | {"state": state, "sigma": lower, "target": aim})
+        # whatever is said, or not said: from the second step on the move is there to be seen
+        going = rollout.enter(drawn | {"target": drawn["latents"]}, answer)
+        later, mended = trainer.gradient(loss, going)
         trainer.step(clock)
+        rollout.go_on(mended)
         ema.update(clock.step)
-        errors = [(x - y)[:batch].square().mean() for x, y in ((answer, target), (mended, aim))]
+        errors = [(x - y["target"]).square().mean() for x, y in ((answer, drawn), (mended, going))]
         running.append(torch.stack([losses.mean(), later.mean(), *errors]))
         if clock.step % 200 == 0:
             first, second, error, mended_error = torch.stack(running).mean(0).tolist()

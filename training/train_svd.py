@@ -8,6 +8,7 @@ loudness and the learning rate follow it.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable
 
@@ -15,15 +16,18 @@ import torch
 from torch import Tensor
 
 from .camera import AMPLITUDE, affine_path, boost_code, move_from_code, read_code, warp_clip
+from .code_reader import install, make_probe, middle_of, unread
 from .pictures import PicturePool
 from .refine import chance, channel_weights, clean_estimate, clip_loss, log_uniform, per_clip
+from .rollout import AGES, Group, Rollout
 from .state import Clock, Log, describe_run, load_weights, prepare_torch, run_parser, save_weights
 from .tiny_svd import FRAMES, SIGMA_MAX, SIZE, TinySvd, clip_pixels
 from .train_vae import POOL_SIDE
 from .trainer import SAVE_EVERY, Average, Trainer, frozen
 
 RATE = 1.5e-3
-LOUD_UNTIL = 0.4
+LOUD_UNTIL = 0.3
+READING = 0.3  # weight of the probe's error
 
 
 def boost_at(now: float) -> float:
@@ -37,13 +41,24 @@ def draw_bucket(batch: int, device: torch.device) -> Tensor:
     return torch.where(chance(0.05, batch, device), 0.0, bucket.round())
 
 
+def first_state(latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Where sampling starts: nothing but noise at the highest level; sometimes any level over the right clip."""
+    count, device = len(latents), latents.device
+    start = chance(0.6, count, device)
+    highest = torch.full((count,), SIGMA_MAX, device=device)
+    sigma = log_uniform(torch.where(start, 0.85 * SIGMA_MAX, 0.05), highest)
+    content = torch.where(per_clip(start), torch.zeros_like(latents), latents)
+    return content + per_clip(sigma) * noise, sigma
+
+
 def draw_batch(vae: torch.nn.Module, pool: PicturePool, batch: int, boost: float) -> dict[str, Tensor]:
     """Noise, the latents of the clip that its code stands for, and the conditions that the pipeline would give."""
     device = pool.pictures.device
     size = SIZE // 4
     noise = boost_code(torch.randn(batch, FRAMES, vae.config.latent_channels, size, size, device=device), boost)
     bucket = draw_bucket(batch, device)
-    path = affine_path(move_from_code(read_code(noise)), AMPLITUDE * bucket / 255, FRAMES)
+    move = move_from_code(read_code(noise))
+    path = affine_path(move, AMPLITUDE * bucket / 255, FRAMES)
     clips = warp_clip(pool.draw(batch, 2 * SIZE), path, SIZE)
     augmentation = torch.where(chance(0.7, batch, device), 0.02, 0.15 * torch.rand(batch, device=device))
     first = clips[:, 0]
@@ -51,51 +66,45 @@ def draw_batch(vae: torch.nn.Module, pool: PicturePool, batch: int, boost: float
     encoded = vae.encode(torch.cat([clips.flatten(0, 1), noisy_first]).to(vae.dtype)).latent_dist.mode().float()
     kept = (~chance(0.05, batch, device)).float()
     fps = torch.randint(4, 31, (batch,), device=device).float()
+    latents = encoded[:-batch].unflatten(0, (batch, FRAMES))
+    state, sigma = first_state(latents, noise)
     return {
-        "latents": encoded[:-batch].unflatten(0, (batch, FRAMES)),
-        "noise": noise,
+        "state": state,
+        "sigma": sigma,
+        "latents": latents,
         "image_latents": encoded[-batch:] * kept[:, None, None, None],
         "pixels": clip_pixels(first),
         "kept": kept,
         "time_ids": torch.stack([fps - 1, bucket, augmentation], 1),
+        "guidance": torch.ones_like(bucket),
+        "move": move,
     }
 
 
-def first_state(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Where sampling starts: nothing but noise at the highest level; sometimes any level over the right clip."""
-    latents = batch["latents"]
-    count, device = len(latents), latents.device
-    start = chance(0.6, count, device)
-    highest = torch.full((count,), SIGMA_MAX, device=device)
-    sigma = torch.where(start, log_uniform(0.85 * SIGMA_MAX, highest), log_uniform(1.0, highest))
-    content = torch.where(per_clip(start), torch.zeros_like(latents), latents)
-    return content + per_clip(sigma) * batch["noise"], sigma
-
-
-def second_state(batch: dict[str, Tensor], answer: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """A later step of sampling: the model's own first answer, or the right clip, at a lower noise level."""
-    latents = batch["latents"]
-    count, device = len(latents), latents.device
-    lower = log_uniform(0.05, 0.75 * sigma)
-    content = torch.where(per_clip(chance(0.7, count, device)), answer, latents)
-    return content + per_clip(lower) * batch["noise"], lower
-
-
-def unet_loss(unet: torch.nn.Module, encoder: torch.nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(batch,) losses, and the estimate of the clean latents (batch, frames, channels, h, w)."""
+def unet_loss(
+    unet: torch.nn.Module,
+    encoder: torch.nn.Module,
+    probe: torch.nn.Linear,
+    inputs: dict[str, Tensor],
+    channel_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(batch,) losses, the estimate of the clean latents (batch, frames, channels, h, w), and what is `unread`."""
     dtype = next(unet.parameters()).dtype
     state, sigma = inputs["state"], inputs["sigma"]
     condition = inputs["image_latents"][:, None].expand(-1, state.shape[1], -1, -1, -1)
     embedding = encoder(inputs["pixels"].to(dtype)).image_embeds[:, None] * inputs["kept"][:, None, None]
-    velocity = unet(
-        torch.cat([state / per_clip(sigma**2 + 1).sqrt(), condition], 2).to(dtype),
-        0.25 * sigma.log(),
-        encoder_hidden_states=embedding.to(dtype),
-        added_time_ids=inputs["time_ids"],
-        return_dict=False,
-    )[0].float()
+    with middle_of(unet) as middle:
+        velocity = unet(
+            torch.cat([state / per_clip(sigma**2 + 1).sqrt(), condition], 2).to(dtype),
+            0.25 * sigma.log(),
+            encoder_hidden_states=embedding.to(dtype),
+            added_time_ids=inputs["time_ids"],
+            return_dict=False,
+        )[0].float()
     estimate = clean_estimate(velocity, state, sigma)
-    return clip_loss(estimate, inputs["latents"], sigma, inputs["channel_weights"]), estimate
+    not_told = unread(probe, middle[0], inputs["move"])
+    losses = clip_loss(estimate, inputs["latents"], sigma, channel_weights) + READING * not_told
+    return losses, estimate, not_told
 
 
 def train(
@@ -109,32 +118,34 @@ def train(
     save: Callable[[], None],
 ) -> None:
     vae = frozen(model.vae, compiled)
-    trainer = Trainer({"unet": model.unet, "image_encoder": model.image_encoder}, RATE, 0.02, compiled)
-    ema = Average(list(trainer.masters.values()), [average.unet, average.image_encoder])
+    trained = {"unet": model.unet, "image_encoder": model.image_encoder}
+    probe = make_probe(model.unet).to(pool.pictures.device)
+    trainer = Trainer(trained | {"probe": probe}, RATE, 0.02, compiled)
+    ema = Average(list(trained.values()), [average.unet, average.image_encoder])
     with torch.no_grad():
-        probe = model.vae.encode(pool.draw(8, SIZE)).latent_dist.mode()
-    weights = channel_weights(model.vae, probe)
+        weights = channel_weights(model.vae, model.vae.encode(pool.draw(8, SIZE)).latent_dist.mode())
     log.write(stage="unet", channel_weights=[round(w, 3) for w in weights.tolist()])
+    loss = functools.partial(unet_loss, channel_weights=weights)
+    rollout = Rollout(Group.single(list(range(max(1, batch // AGES)))))
     running: list[Tensor] = []
     while not clock.over:
         with torch.no_grad():
             drawn = draw_batch(vae, pool, batch, boost_at(clock.now))
-        given = {k: v for k, v in drawn.items() if k != "noise"} | {"channel_weights": weights}
-        state, sigma = first_state(drawn)
-        losses, answer = trainer.gradient(unet_loss, given | {"state": state, "sigma": sigma})
+        losses, answer, not_told = trainer.gradient(loss, drawn)
         trainer.step(clock)
-        state, lower = second_state(drawn, answer, sigma)
-        later, mended = trainer.gradient(unet_loss, given | {"state": state, "sigma": lower})
+        going = rollout.enter(drawn, answer)
+        later, mended, _ = trainer.gradient(loss, going)
         trainer.step(clock)
+        rollout.go_on(mended)
         ema.update(clock.step)
-        errors = [(x - drawn["latents"]).square().mean() for x in (answer, mended)]
-        running.append(torch.stack([losses.mean(), later.mean(), *errors]))
+        errors = [(x - y["latents"]).square().mean() for x, y in ((answer, drawn), (mended, going))]
+        running.append(torch.stack([losses.mean(), later.mean(), *errors, not_told.mean()]))
         if clock.step % 200 == 0:
-            first, second, error, mended_error = torch.stack(running).mean(0).tolist()
+            first, second, error, mended_error, not_told_mean = torch.stack(running).mean(0).tolist()
             running.clear()
             log.write(
                 stage="unet", step=clock.step, now=clock.now, seconds=clock.elapsed, loss=first, loss_later=second,
-                error=error, error_later=mended_error, boost=boost_at(clock.now),
+                error=error, error_later=mended_error, unread=not_told_mean, boost=boost_at(clock.now),
             )  # fmt: skip
         if clock.step % SAVE_EVERY == SAVE_EVERY - 1:
             save()
@@ -150,7 +161,9 @@ def main() -> None:
     device = prepare_torch(options.seed)
     log = Log(options.state)
     describe_run(log, "unet", options)
-    model = TinySvd.fresh().to(device)
+    model = TinySvd.fresh()
+    install(model.unet)
+    model.to(device)
     for name, part in model.parts().items():
         load_weights(part, options.state, name)
     average = copy.deepcopy(model)

@@ -114,17 +114,17 @@ class Trainer:
         self.gradients = [p.grad for p in self.working_parameters]
         self.peak_rate = peak_rate
         self.optimiser = Muon(named, weight_decay)
-        self.recorded: dict[object, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor], dict[str, Tensor]]] = {}
+        self.recorded: dict[object, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], dict[str, Tensor]]] = {}
         self.recorded_update: torch.cuda.CUDAGraph | None = None
 
-    def gradient(self, loss: Callable[..., tuple[Tensor, Tensor]], inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Run loss(*modules, inputs) -> ((batch,) losses, output), and fill the gradients of the losses' mean."""
+    def gradient(self, loss: Callable[..., tuple[Tensor, ...]], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Run loss(*modules, inputs) -> (batch,) losses and other results; fill the gradients of the losses' mean."""
 
-        def run(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        def run(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
             torch._foreach_zero_(self.gradients)
-            losses, output = loss(*self.working, given)
-            losses.mean().backward()
-            return losses.detach(), output.detach()
+            results = loss(*self.working, given)
+            results[0].mean().backward()
+            return tuple(result.detach() for result in results)
 
         if not self.cuda:
             return run(inputs)
@@ -132,11 +132,11 @@ class Trainer:
         if key not in self.recorded:
             held = {name: value.clone() for name, value in inputs.items()}
             self.recorded[key] = *record(lambda: run(held)), held
-        graph, (losses, output), held = self.recorded[key]
+        graph, results, held = self.recorded[key]
         for name, value in inputs.items():
             held[name].copy_(value)
         graph.replay()
-        return losses.clone(), output.clone()
+        return tuple(result.clone() for result in results)
 
     def step(self, clock: Clock) -> None:
         rate = learning_rate(self.peak_rate, clock.now, clock.step)

@@ -27,8 +27,8 @@ from vidkit.params import (
 )
 from vidkit.supervisor import Supervisor
 
-#: the demonstration's request; a gentle motion shows a small model at its best
-DEMO: dict[str, Any] = {"imagePath": "example:photo", "prompt": "slow camera move", "motionBucketId": 60, "seed": 7}
+#: the demonstration's request
+DEMO: dict[str, Any] = {"imagePath": "example:photo", "prompt": "slow camera move", "motionBucketId": 127, "seed": 7}
 
 
 class Parser(argparse.ArgumentParser):
