@@ -19,7 +19,9 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The report is tested in a real browser; on Debian it is installed where it is missing and we may.
 pytest: $(READY)
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -q -y chromium)
 	$(BIN)/python -m pytest
 
 format: $(READY)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,48 @@ def test_the_response_has_the_specifications_keys(request_: dict[str, Any], tiny
     assert re.fullmatch("[0-9a-f]{64}", metadata["modelHash"])
     assert metadata["generationTime"] > 0
     assert metadata["notes"]
+
+
+@pytest.mark.parametrize("family", ["svd", "init", "sparsectrl", "pia"])
+def test_the_time_is_told_by_phase(
+    request_: dict[str, Any], tiny_animatediff: TinyAnimateDiff, image: Path, family: str
+) -> None:
+    if family != "svd":
+        request_ = clips.animatediff_request(tiny_animatediff, image, family, num_inference_steps=3)
+    clips.cold()
+    cold = vidkit.generate(request_ | {"output_path": None}).metadata
+    pipe = generation._warm._pipe
+    handles = [
+        module.register_forward_pre_hook(lambda *_, wait=wait: time.sleep(wait))
+        for module, wait in ((pipe.vae.encoder, 0.2), (pipe.unet.mid_block, 0.3), (pipe.vae.decoder, 0.5))
+    ]
+    warm = vidkit.generate(request_ | {"output_path": None}).metadata
+    for handle in handles:
+        handle.remove()
+    phases = ["load", "encode", "denoise", "decode", "write"]
+    for metadata in (cold, warm):
+        timing = metadata["timing"]
+        assert list(timing) == [*phases, "total"]
+        assert sum(timing[phase] for phase in phases) <= timing["total"] + 0.003
+        assert timing["total"] == pytest.approx(metadata["generationTime"], abs=0.006)
+        assert timing["write"] > 0
+    steps = 2 if family in ("svd", "init") else 3  # init leaves some out, by its strength
+    assert cold["timing"]["load"] > warm["timing"]["load"]
+    assert warm["timing"]["load"] < 0.1
+    assert warm["timing"]["encode"] > 0.2
+    assert warm["timing"]["denoise"] > 0.3 * steps
+    assert warm["timing"]["decode"] > 0.5
+
+
+def test_a_notebook_shows_the_clip_and_keeps_what_is_known_of_it(request_: dict[str, Any], tmp_path: Path) -> None:
+    result = vidkit.generate(request_)
+    bundle = result._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "application/vnd.vidkit.result+json"}
+    assert "<video" in bundle["text/html"]
+    assert "record" not in bundle["text/plain"]
+    data = bundle["application/vnd.vidkit.result+json"]
+    assert json.loads(json.dumps(data)) == {"output": "clip.mp4", "metadata": result.metadata, "record": result.record}
+    assert str(tmp_path) not in json.dumps(data)
 
 
 def test_a_drawn_seed_is_reported_and_makes_the_clip_again(request_: dict[str, Any]) -> None:

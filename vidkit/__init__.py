@@ -1,6 +1,7 @@
 """vidkit: turn a still picture into a short video on your own machine, from a notebook.
 
-`vidkit.generate(params)` makes a clip; `vidkit.GenerationParams` is a request. Names are loaded on first use: importing
+`vidkit.generate(params)` makes a clip; `vidkit.GenerationParams` is a request; `vidkit.measure(clip)` tells how much
+moves in it. Names are loaded on first use: importing
 vidkit loads neither torch nor Jupyter.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidkit.errors import Cancelled, CriticalError, GenerationError, InputError, SetupError, VidkitError
     from vidkit.generation import GenerationResult, generate
+    from vidkit.metrics import measure
     from vidkit.params import GenerationParams
     from vidkit.progress import CancelToken, Progress
     from vidkit.record import show
@@ -30,6 +32,7 @@ _HOMES = {
     "SetupError": "errors",
     "VidkitError": "errors",
     "generate": "generation",
+    "measure": "metrics",
     "show": "record",
 }
 
@@ -45,6 +48,7 @@ __all__ = [
     "SetupError",
     "VidkitError",
     "generate",
+    "measure",
     "show",
 ]
 

@@ -1,4 +1,4 @@
-"""The command line: `vidkit generate | show | demo`. Loads no torch itself; a worker process does the work."""
+"""The command line: `vidkit generate | show | demo`, and the verbs of `cli_sweep`. Loads no torch itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 import vidkit
+from vidkit import cli_sweep
 from vidkit.errors import EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
 from vidkit.params import (
     GenerationParams,
@@ -70,6 +71,7 @@ def make_parser() -> Parser:
     demo = verbs.add_parser("demo", help="make a clip from a photograph and a model that ship with vidkit")
     demo.add_argument("--output", help="where to write it")
     demo.set_defaults(run=run_demo)
+    cli_sweep.add_verbs(verbs)
     return parser
 
 

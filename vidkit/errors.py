@@ -14,6 +14,9 @@ Category = Literal["input", "system", "generation", "critical"]
 EXIT_CODES: Final[dict[Category, int]] = {"generation": 1, "input": 2, "system": 3, "critical": 4}
 EXIT_CANCELLED: Final = 130
 
+#: of a cell's output that holds an error's JSON: what runs a notebook reads from it why it failed
+ERROR_MIMETYPE: Final = "application/vnd.vidkit.error+json"
+
 #: category -> code -> the short title that stands in the response's `error` key
 CODES: Final[dict[Category, dict[str, str]]] = {
     "input": {
@@ -78,6 +81,15 @@ class VidkitError(Exception):
     @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.category]
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows an error by this: as any other, the remedies under it, and the error as data beside it."""
+        from IPython.core.interactiveshell import InteractiveShell
+        from IPython.display import display
+
+        display({ERROR_MIMETYPE: self.to_json()}, raw=True)  # type: ignore[no-untyped-call]
+        lines = InteractiveShell.instance().InteractiveTB.structured_traceback(type(self), self, self.__traceback__)
+        return [*lines, *(f"  - {suggestion}" for suggestion in self.suggestions)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, self.message, self.suggestions)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,6 +45,9 @@ logger = logging.getLogger("vidkit")
 #: what diffusers, transformers and safetensors raise over files that are missing, cut short or do not fit together
 LOAD_ERRORS: Final = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError)
 
+#: of the JSON that a result leaves in a notebook: its metadata, its record and the clip's file name
+RESULT_MIMETYPE: Final = "application/vnd.vidkit.result+json"
+
 _lock = threading.Lock()
 _warm = WarmPipeline()
 
@@ -65,13 +68,57 @@ class GenerationResult:
     def notes(self) -> list[str]:
         return list(self.metadata["notes"])
 
-    def _repr_html_(self) -> str:
-        """In a notebook, the clip itself."""
-        return clip_html(self.output)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """In a notebook, the clip itself; and for programs that read the notebook, all that is known of it."""
+        return {
+            "text/plain": repr(self),
+            "text/html": clip_html(self.output),
+            RESULT_MIMETYPE: {"output": self.output.name, "metadata": self.metadata, "record": self.record},
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The success response of the JSON protocol."""
         return {"status": "success", "output": str(self.output), "metadata": self.metadata}
+
+
+class Stopwatch:
+    """Seconds by phase of one generation: load, encode, denoise, decode, write. What is in no phase is in the total."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = self._since = time.monotonic()
+
+    def begin(self) -> None:
+        """The next phase begins now."""
+        self._since = time.monotonic()
+
+    def end(self, phase: str, plan: Plan | None = None) -> None:
+        """A phase ends, and the next begins. plan: where it ran; a GPU is waited for, which works on by itself."""
+        if plan is not None and plan.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        now = time.monotonic()
+        self.seconds[phase] = now - self._since
+        self._since = now
+
+    def total(self) -> float:
+        return time.monotonic() - self._started
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every default filled in and its seed drawn; its models and pictures found, but not yet read.
+
+    pictures: the files of the first frame's picture and, where it is used, the last frame's.
+    """
+
+    params: GenerationParams
+    family: Family
+    models: Models
+    pictures: Sequence[Path]
+    output_format: OutputFormat
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -109,17 +156,18 @@ def generate(
     request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
     reporter = Reporter(on_progress, cancel)
     with turn(reporter):
-        started = time.monotonic()
+        stopwatch = Stopwatch()
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
-        frames, plan, notes = compute(job, reporter)
+        frames, plan, notes = compute(job, reporter, stopwatch)
         record = record_of(job, plan, notes)
         reporter.tell(95, "Encoding video...")
         write(job, frames, record)
         with removed_on_failure(job.target):
             reporter.tell(96, "Writing the settings...")
             write_settings(job, record)
-            metadata = metadata_of(job, plan, notes, time.monotonic() - started)
+            stopwatch.end("write")
+            metadata = metadata_of(job, plan, notes, stopwatch)
             reporter.done()
     return GenerationResult(job.target, metadata, record)
 
@@ -137,40 +185,54 @@ def turn(reporter: Reporter) -> Iterator[None]:
 
 def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -> Job:
     """Everything that can fail without a model in memory, in the order in which it costs time."""
+    found = resolve_request(request, settings)
+    params = found.params
+    pictures = [
+        fit_image(load_picture(path, number), params.width or 0, params.height or 0, params.fit)
+        for number, path in enumerate(found.pictures)
+    ]
+    target = Path(params.output_path).expanduser().absolute() if params.output_path else dated(settings, params)
+    check_target(target, overwrite=params.overwrite)
+    reporter.tell(2, "Checking the models...")
+    hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in found.models.items()}
+    return Job(
+        params=params,
+        family=found.family,
+        models=found.models,
+        hashes=hashes,
+        pictures=pictures,
+        identities=[file_identity(path) for path in found.pictures],
+        target=target,
+        output_format=found.output_format,
+        notes=found.notes,
+    )
+
+
+def resolve_request(request: GenerationParams, settings: Settings, models: Models | None = None) -> Resolved:
+    """What a request comes to on this machine, by the models' configs alone: a millisecond, no torch.
+
+    models: those of the request, if they have been found already.
+
+    Raises:
+        InputError: what the models do not take.
+        SetupError: a model that is not there, or is another kind of model.
+    """
     family = FAMILIES[request.pipeline]
-    models = family.models(request, settings)
-    resolved, notes = resolve(request, family.limits(request, models))
+    models = models or family.models(request, settings)
+    params, notes = resolve(request, family.limits(request, models))
     for name, model in models.items():
         if getattr(request, name) is None:
             notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
-    resolved, speed_notes = at_available_speed(resolved)
-    output_format = format_of(resolved)
-    if output_format == "gif" and resolved.fps > GIF_SMOOTH_FPS:
+    params, speed_notes = at_available_speed(params)
+    output_format = format_of(params)
+    if output_format == "gif" and params.fps > GIF_SMOOTH_FPS:
         notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
-    seed = secrets.randbelow(MAX_SEED + 1) if resolved.seed == -1 else resolved.seed
-    resolved = resolved.replace(seed=seed, output_format=output_format)
-    paths = [picture_path(path) for path in (resolved.image_path, resolved.last_image_path) if path is not None]
-    if resolved.last_image_path is not None and resolved.conditioning != "sparsectrl":
+    seed = secrets.randbelow(MAX_SEED + 1) if params.seed == -1 else params.seed
+    params = params.model_copy(update={"seed": seed, "output_format": output_format})
+    paths = [picture_path(path) for path in (params.image_path, params.last_image_path) if path is not None]
+    if params.conditioning != "sparsectrl":
         paths = paths[:1]
-    pictures = [
-        fit_image(load_picture(path, number), resolved.width or 0, resolved.height or 0, resolved.fit)
-        for number, path in enumerate(paths)
-    ]
-    target = Path(resolved.output_path).expanduser().absolute() if resolved.output_path else dated(settings, resolved)
-    check_target(target, overwrite=resolved.overwrite)
-    reporter.tell(2, "Checking the models...")
-    hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in models.items()}
-    return Job(
-        params=resolved,
-        family=family,
-        models=models,
-        hashes=hashes,
-        pictures=pictures,
-        identities=[file_identity(path) for path in paths],
-        target=target,
-        output_format=output_format,
-        notes=[*notes, *speed_notes],
-    )
+    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes])
 
 
 def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
@@ -213,8 +275,12 @@ def dated(settings: Settings, params: GenerationParams) -> Path:
     return path
 
 
-def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
+def compute(
+    job: Job, reporter: Reporter, stopwatch: Stopwatch | None = None
+) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
     """Load, denoise, decode: frames `(frames, height, width, 3)` uint8, the plan executed, notes."""
+    stopwatch = stopwatch or Stopwatch()
+    stopwatch.begin()
     reporter.tell(5, "Loading libraries...")
     import torch
 
@@ -224,9 +290,11 @@ def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, 
     def work() -> tuple[torch.Tensor, list[str]]:
         reporter.tell(10, "Loading model...")
         pipe = _warm.get(warm_key(job, plan), lambda: loaded(job, getattr(torch, plan.dtype), plan))
+        stopwatch.end("load", plan)
         reporter.tell(15, "Processing image...")
         with restored_on_failure(pipe, plan):
-            latents, notes = denoise(job, pipe, reporter)
+            latents, notes = denoise(job, pipe, reporter, lambda: stopwatch.end("encode", plan))
+            stopwatch.end("denoise", plan)
             return decode(job, pipe, latents, reporter), notes
 
     # Building modules and some pipelines draw from torch's own generators, which are the caller's. The devices are
@@ -236,7 +304,9 @@ def compute(job: Job, reporter: Reporter) -> tuple[npt.NDArray[np.uint8], Plan, 
         pixels, notes = typed_failures(job.params, work)
     frames = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     check_frames(frames, job.pictures[0])
-    return (frames * 255).round().astype(np.uint8), plan, notes
+    levels = (frames * 255).round().astype(np.uint8)
+    stopwatch.end("decode")
+    return levels, plan, notes
 
 
 def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
@@ -276,17 +346,28 @@ def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
         raise
 
 
-def denoise(job: Job, pipe: Any, reporter: Reporter) -> tuple[torch.Tensor, list[str]]:
-    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet."""
+def denoise(job: Job, pipe: Any, reporter: Reporter, on_encoded: Callable[[], None]) -> tuple[torch.Tensor, list[str]]:
+    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet.
+
+    on_encoded: called once, as the first denoising step begins: pictures and text are encoded then.
+    """
     done, steps = 0, job.family.steps(pipe, job.params, job.models)
+    begun = False
 
     def on_step() -> None:
         nonlocal done
         done += 1
         reporter.step(done, steps)
 
+    def on_layer(share: float) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            on_encoded()
+        reporter.step(done + share, steps)
+
     with (
-        watched(denoiser_layers(pipe), lambda share: reporter.step(done + share, steps)),
+        watched(denoiser_layers(pipe), on_layer),
         # the pictures; between windows, frames too
         watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),
     ):
@@ -357,9 +438,9 @@ def removed_on_failure(clip: Path) -> Iterator[None]:
         raise
 
 
-def metadata_of(job: Job, plan: Plan, notes: Sequence[str], seconds: float) -> dict[str, Any]:
+def metadata_of(job: Job, plan: Plan, notes: Sequence[str], stopwatch: Stopwatch) -> dict[str, Any]:
     """The `metadata` of the success response: the specification's keys, then ours."""
-    params, base = job.params, job.models["base_model"]
+    params, base, seconds = job.params, job.models["base_model"], stopwatch.total()
     return {
         "pipeline": params.pipeline,
         "model": base.name,
@@ -373,4 +454,5 @@ def metadata_of(job: Job, plan: Plan, notes: Sequence[str], seconds: float) -> d
         "seed": params.seed,
         "modelHash": job.hashes["base_model"],
         "notes": [*job.notes, *notes],
+        "timing": {phase: round(spent, 3) for phase, spent in {**stopwatch.seconds, "total": seconds}.items()},
     }

@@ -7,6 +7,7 @@ this schema. What a model family narrows (`Limits`) is data in the family's file
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, get_args
@@ -142,8 +143,12 @@ def wire_name(name: str) -> str:
 
 def canonical_name(key: str) -> str:
     """The snake_case name of a parameter given in either spelling; an unknown key comes back as it is."""
-    names = {wire_name(name): name for name in GenerationParams.model_fields}
-    return names.get(key, key)
+    return names_by_wire_name().get(key, key)
+
+
+@functools.cache
+def names_by_wire_name() -> dict[str, str]:
+    return {wire_name(name): name for name in GenerationParams.model_fields}
 
 
 def canonical_keys(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputError]]:

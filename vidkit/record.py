@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -50,21 +51,46 @@ def make_record(
 
     models: name and sha256 by camelCase parameter; pictures: name and sha256 of each input file.
     """
-    request = {key: value for key, value in params.to_record().items() if key not in PATH_PARAMETERS}
-    for key in ("overwrite", "bare"):
-        request.pop(key)
     return {
         **AI_GENERATED,
         "generator": "vidkit",
         "schemaVersion": SCHEMA_VERSION,
-        "resultsVersion": RESULTS_VERSION,
-        "request": request,
-        "models": {name: dict(model) for name, model in models.items()},
-        "pictures": [dict(picture) for picture in pictures],
+        **content_of(params, models=models, pictures=pictures),
         "plan": dict(plan),
         "notes": list(notes),
         "versions": versions(),
     }
+
+
+def content_of(
+    params: GenerationParams, *, models: Mapping[str, Mapping[str, str]], pictures: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """The part of a record that decides the frames; arguments as `make_record`."""
+    left_out = {*PATH_PARAMETERS, "overwrite", "bare"}
+    return {
+        "resultsVersion": RESULTS_VERSION,
+        "request": {key: value for key, value in params.to_record().items() if key not in left_out},
+        "models": {name: dict(model) for name, model in models.items()},
+        "pictures": [dict(picture) for picture in pictures],
+    }
+
+
+def key_of(record: Mapping[str, Any]) -> str:
+    """The content key of a clip: 64 hex digits, the same for the same frames to make, whatever files are called.
+
+    SHA-256 of the canonical JSON (sorted keys, no spaces, ASCII) of the results version, the resolved request without
+    its paths, the SHA-256 of each input picture's file and of each model. record: as `make_record` or `content_of`.
+    """
+    content = {
+        "resultsVersion": record["resultsVersion"],
+        "request": record["request"],
+        "models": {name: model["sha256"] for name, model in record["models"].items()},
+        "pictures": [
+            {kind: sha256 for kind, sha256 in picture.items() if kind != "name"} for picture in record["pictures"]
+        ],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -75,7 +101,30 @@ def versions() -> dict[str, str]:
 
 
 def file_identity(path: Path) -> dict[str, str]:
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    """Name and SHA-256 of an input picture's file; of its sidecar too, where that is what holds a clip's picture.
+
+    Raises:
+        InputError: `image_not_found`, when it cannot be read.
+    """
+    try:
+        if not path.is_file():  # a folder; a pipe or a device would never end
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        identity = {"name": path.name, "sha256": sha256_of(path)}
+        if is_clip(path) and path.suffix.lower() != ".mp4" and sidecar_path(path).is_file():
+            identity["sidecarSha256"] = sha256_of(sidecar_path(path))
+        return identity
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            "image_not_found",
+            f"The image {str(path)!r} cannot be read ({reason}).",
+            ["Give the full path of a picture file"],
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_clip_sidecar(clip: Path, record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> None:

@@ -1,0 +1,178 @@
+"""What the schema, the models and the pictures say of a sweep's values and points. Loads no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from vidkit.errors import InputError, VidkitError
+from vidkit.images import FORMATS, MAX_PIXELS
+from vidkit.models.locate import BUNDLED_PREFIX, picture_path
+from vidkit.params import GenerationParams, is_used, resolve, wire_name
+from vidkit.pipelines import FAMILIES
+from vidkit.pipelines.family import Models
+from vidkit.record import is_clip, load_picture
+from vidkit.settings import Settings
+from vidkit.sweep.axes import is_replacement
+from vidkit.sweep.problems import Problems, some
+
+PICTURES: Final = ("image_path", "last_image_path")
+MODELS: Final = ("base_model", "motion_adapter", "controlnet")
+
+#: what decides which models a point needs
+MODEL_CHOICE: Final = (*MODELS, "pipeline", "conditioning")
+
+#: What no model's limits depend on, so that points which differ in these alone are checked once. Anything else, a new
+#: parameter too, is checked in every combination.
+FREE: Final = frozenset({"seed", "prompt", "image_path"})
+
+
+def value_problem(name: str, value: Any) -> InputError | None:
+    """What the schema says against a value. null stands for a model's own default where there is one."""
+    if value is None and GenerationParams.model_fields[name].default is not None:
+        return InputError("invalid_value", f"{wire_name(name)} has no value.", [f"Write a value for {wire_name(name)}"])
+    try:
+        GenerationParams(**{"image_path": "any", "prompt": "any", name: value})
+    except InputError as error:
+        return error
+    return None
+
+
+def wrong_values(name: str, values: Sequence[Any]) -> dict[int, InputError]:
+    """By position, what is wrong. Numbers of one type are all in order if the least and the greatest are."""
+    kinds = {type(value) for value in values}
+    if kinds in ({int}, {float}) and not any(value_problem(name, extreme(values)) for extreme in (min, max)):
+        return {}
+    found = {number: value_problem(name, value) for number, value in enumerate(values)}
+    return {number: problem for number, problem in found.items() if problem}
+
+
+def check_values(where: str, name: str, values: Sequence[Any], folder: Path, problems: Problems) -> set[int]:
+    """Positions of values that cannot be used; each kind of problem is added once."""
+    if is_replacement(name):
+        wrong = {
+            number: InputError("invalid_value", f"{value!r} is no text.", ["Put it in quotes"])
+            for number, value in enumerate(values)
+            if not isinstance(value, str) or (number == 0 and not value)
+        }
+    else:
+        wrong = wrong_values(name, values)
+        if name in PICTURES:
+            for number, value in enumerate(values):
+                if number not in wrong and value is not None and (problem := picture_problem(name, value, folder)):
+                    wrong[number] = problem
+    for number in list(wrong)[:3]:
+        problems.add_error(where, wrong[number])
+    if len(wrong) > 3:
+        problems.add(f"{where}: {some([values[number] for number in list(wrong)[3:]])} likewise.")
+    return set(wrong)
+
+
+def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
+    """A path relative to the sweep file made absolute; names of examples and of models stay."""
+    if not isinstance(value, str) or name not in (*PICTURES, *MODELS) or value.startswith(("example:", BUNDLED_PREFIX)):
+        return value
+    path = folder / Path(value).expanduser()
+    if name in MODELS and not path.exists() and (settings.models / value).exists():
+        return value
+    return str(path)
+
+
+def picture_problem(name: str, value: str, folder: Path) -> InputError | None:
+    try:
+        path = picture_path(value if value.startswith("example:") else str(folder / Path(value).expanduser()))
+        if is_clip(path) or not header_opens(path):
+            load_picture(path, PICTURES.index(name))  # which says what is wrong
+    except (InputError, ValueError, RuntimeError) as error:  # a null byte; an unknown user's home
+        if isinstance(error, InputError):
+            return error
+        return InputError("image_not_found", f"{value!r} is no path ({error}).", ["Check the path"])
+    return None
+
+
+def header_opens(path: Path) -> bool:
+    """Whether it is a picture by its first bytes: hundreds are not decoded to plan a sweep."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height <= MAX_PIXELS
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the models make of a request: every default filled in, the models used, what is ignored."""
+
+    resolved: GenerationParams
+    models: Models
+    notes: list[str]
+
+
+@dataclass
+class PointCheck:
+    """Asks the families about points, each combination once, and gathers what they say."""
+
+    settings: Settings
+    failures: dict[str, tuple[VidkitError, list[Mapping[str, Any]]]] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    _models: dict[Any, Models] = field(default_factory=dict)
+    _verdicts: dict[Any, Verdict | VidkitError] = field(default_factory=dict)
+
+    def ask(self, params: GenerationParams, axes: Mapping[str, Any]) -> Verdict | None:
+        """None for a point that cannot be made; the reason is kept for `report`."""
+        values = vars(params)
+        key = tuple(value for name, value in values.items() if name not in FREE)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._verdicts[key] = self._judge(params)
+        if isinstance(verdict, VidkitError):
+            self.failures.setdefault(verdict.message, (verdict, []))[1].append(axes)
+            return None
+        self.notes.update(verdict.notes)
+        return verdict
+
+    def _judge(self, params: GenerationParams) -> Verdict | VidkitError:
+        family = FAMILIES[params.pipeline]
+        choice = tuple(getattr(params, name) for name in MODEL_CHOICE)
+        try:
+            models = self._models.get(choice)
+            if models is None:
+                models = self._models[choice] = family.models(params, self.settings)
+            resolved, notes = resolve(params, family.limits(params, models))
+        except VidkitError as error:
+            return error
+        return Verdict(resolved, models, notes)
+
+    def report(self, problems: Problems, points: int) -> None:
+        for error, where in self.failures.values():
+            first = point_name(where[0])
+            places = (
+                f" (at {first})" if len(where) == 1 else f" (at {len(where):,} of {points:,} points, first {first})"
+            )
+            problems.add_error(
+                "", type(error)(error.code, error.message + (places if first else ""), error.suggestions)
+            )
+
+
+def point_name(axes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in axes.items())
+
+
+@cache
+def used_parameters(pipeline: str, conditioning: str) -> tuple[str, ...]:
+    return tuple(name for name in GenerationParams.model_fields if is_used(name, pipeline, conditioning))
+
+
+def effect_of(params: GenerationParams, verdict: Verdict, *, used_only: bool) -> tuple[Any, ...]:
+    """What decides a clip but its seed. used_only: without the parameters that its family ignores."""
+    models = tuple(str(model.path) for model in verdict.models.values())
+    names = used_parameters(params.pipeline, params.conditioning) if used_only else tuple(GenerationParams.model_fields)
+    own = {name: getattr(params, name) for name in FREE}
+    resolved = vars(verdict.resolved)
+    return models, *(own.get(name, resolved[name]) for name in names if name not in (*MODELS, "seed"))

@@ -1,0 +1,191 @@
+"""One point of a sweep: its notebook executed, and what it made brought into its run folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
+from vidkit.params import GenerationParams
+from vidkit.runs import RunFolder, claim, describe_error, write_failure, write_manifest
+from vidkit.runs.folder import NO_SPACE, typed_write_errors
+from vidkit.sweep.notebook import WARM, Shown, execute, read_error, read_shown
+from vidkit.video import poster, read_frames
+
+#: what is no overhead of a sweep: a clip made by hand costs it too
+WORK: Final = ("load", "encode", "denoise", "decode", "write", "metrics")
+
+#: errors that every further point would meet too
+HOPELESS: Final[dict[str, type[VidkitError]]] = {"disk_full": CriticalError, "output_not_writable": SetupError}
+
+State = Literal["done", "failed", "elsewhere"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A point with everything needed to run it, in whatever process.
+
+    key: its content key, which names its folder in `root`; engine: papermill's, None for papermill's own; failures:
+    earlier ones, after which it is to be tried again.
+    """
+
+    root: Path
+    key: str
+    index: int
+    axes: Mapping[str, Any]
+    params: GenerationParams
+    notebook: Path
+    engine: str | None = WARM
+    failures: int = 0
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.root, self.key)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended. elsewhere: another runner has it, or has done it by now. error: as in failure.json."""
+
+    state: State
+    error: Mapping[str, Any] | None = None
+
+
+OnBegan = Callable[[Task], None]
+
+
+def run_task(task: Task, *, wait: bool = False) -> Outcome:
+    """Execute a point, unless another runner has it or has done it.
+
+    Args:
+        wait: for another runner that has it, until it is done or that runner gives it up.
+
+    Raises:
+        CriticalError: `disk_full`: no point can be done any more; SetupError: `output_not_writable`, likewise.
+        KeyboardInterrupt: nothing is left of the point.
+    """
+    with claim(task.root, task.key, wait=wait, failures=task.failures) as ours:
+        if not ours:
+            return Outcome("elsewhere")
+        started, since = datetime.now(UTC), time.monotonic()
+        common = {
+            "key": task.key,
+            "axes": dict(task.axes),
+            "started": started.isoformat(),
+            "attempts": task.failures + 1,
+        }
+        try:
+            shown = make(task)
+        except Exception as error:
+            failure = failure_of(error, task.folder.notebook)
+            if failure["code"] in HOPELESS:
+                raise HOPELESS[failure["code"]](failure["code"], failure["message"], failure["suggestions"]) from error
+            request = task.params.to_wire()
+            content = {"status": "failed", "request": request, "seed": task.params.seed, "error": failure}
+            write_failure(task.folder, common | content | ended(time.monotonic() - since))
+            return Outcome("failed", failure)
+        write_manifest(task.folder, common | content_of(task, shown, time.monotonic() - since))
+    return Outcome("done")
+
+
+def make(task: Task) -> Shown:
+    """The run folder's clip, notebook and poster.
+
+    Raises:
+        VidkitError: known beforehand or of the notebook; Exception: what else a notebook can fail with.
+    """
+    folder = task.folder
+    clip = folder.clip(task.params.output_format or "mp4")
+    given = task.params.replace(output_path=str(clip), overwrite=True).model_dump(exclude_defaults=True)
+    shown = read_shown(execute(task.notebook, folder.notebook, given, task.engine))
+    if shown.result["output"] != clip.name:
+        raise InputError(
+            "invalid_request",
+            f"The notebook wrote {shown.result['output']}, not the clip of its run folder, {clip.name}.",
+            ["Give vidkit.generate the output_path that the notebook was given"],
+        )
+    poster(read_frames(clip)).save(folder.poster)
+    return shown
+
+
+def content_of(task: Task, shown: Shown, seconds: float) -> dict[str, Any]:
+    """What a manifest says of a finished clip."""
+    record, metadata = shown.result["record"], shown.result["metadata"]
+    timing = {phase: spent for phase, spent in metadata["timing"].items() if phase in WORK}
+    timing["metrics"] = shown.metrics_seconds
+    timing["overhead"] = seconds - sum(timing.values())
+    return {
+        "status": "done",
+        "request": record.get("request", task.params.to_wire()),
+        "seed": metadata["seed"],
+        **{name: record[name] for name in ("models", "pictures", "versions", "plan") if name in record},
+        "notes": metadata["notes"],
+        "peakMemoryGiB": metadata.get("peakMemoryGiB"),
+        "metrics": dict(shown.metrics),
+        "files": {
+            "clip": shown.result["output"],
+            "poster": task.folder.poster.name,
+            "notebook": task.folder.notebook.name,
+        },
+        **ended(seconds, timing),
+    }
+
+
+def ended(seconds: float, timing: Mapping[str, float] | None = None) -> dict[str, Any]:
+    rounded = {phase: round(spent, 3) for phase, spent in {**(timing or {}), "total": seconds}.items()}
+    return {"timing": rounded, "finished": datetime.now(UTC).isoformat()}
+
+
+def failure_of(error: Exception, executed: Path) -> dict[str, Any]:
+    """The `error` of a failed run: the vidkit error that a cell ended with, else what papermill says."""
+    from papermill.exceptions import PapermillExecutionError  # a second, for nbformat's schemas; a sweep that has
+    # nothing to run must not wait for it
+
+    described = describe_error(typed(error))
+    told = read_error(executed) if isinstance(error, PapermillExecutionError) else None
+    if told is not None:
+        described |= {name: told[name] for name in ("code", "category", "message", "suggestions")}
+    if isinstance(error, PapermillExecutionError):
+        described["traceback"] = plain("\n".join(error.traceback))
+    return described
+
+
+def typed(error: Exception) -> Exception:
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, DeadKernelError):
+        return CriticalError(
+            "process_killed",
+            "The kernel died twice over this point.",
+            ["Look for an out-of-memory kill in the system's log", "Make the request smaller"],
+        ).with_traceback(error.__traceback__)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return CriticalError("disk_full", f"No space is left: {error}.", ["Free some space; run the sweep again"])
+    return error
+
+
+def plain(text: str) -> str:
+    """Without the terminal's colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def keep_away_run(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Outcome:
+    """Bring a run that was made where the sweep's folder is not seen into it. Raises as `run_task`."""
+    with claim(task.root, task.key, failures=task.failures) as ours:
+        if not ours:
+            return Outcome("elsewhere")
+        with typed_write_errors(task.folder.path):
+            for name, content in files.items():
+                if not name.endswith((task.folder.manifest.name, task.folder.failure.name)):
+                    (task.folder.path / name).write_bytes(content)
+        if outcome.state == "done":
+            write_manifest(task.folder, json.loads(files[task.folder.manifest.name]))
+        else:
+            write_failure(task.folder, json.loads(files[task.folder.failure.name]))
+    return outcome
