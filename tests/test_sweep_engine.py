@@ -22,6 +22,7 @@ import psutil
 import pytest
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import load_notebook_node, write_ipynb
 from sweep_notebooks import notebook, run, texts
 
 from vidkit.sweep import living
@@ -238,7 +239,18 @@ def test_a_kernel_that_dies_in_mid_run_is_replaced_and_the_notebook_run_again(tm
     assert (tmp_path / "attempts").read_text() == "xx"
     assert [cell.execution_count for cell in node.cells] == [1, 2, 3]
     assert {cell.metadata.papermill.status for cell in node.cells} == {"completed"}
-    assert texts(node) == texts(papermill.iorw.load_notebook_node(str(out)))
+    assert texts(node) == texts(load_notebook_node(str(out)))
+
+
+@posix
+def test_nothing_of_the_first_try_is_left_in_the_notebook(tmp_path: Path) -> None:
+    cells = [COUNT_ATTEMPTS, "if attempt == 2:\n    1 / 0", "'first try'", f"if attempt == 1:\n    {DIE}"]
+    with pytest.raises(PapermillExecutionError):
+        run(*cells, output=tmp_path / "out.ipynb")
+    cells = [cell for cell in load_notebook_node(str(tmp_path / "out.ipynb")).cells if cell.cell_type == "code"]
+    assert [cell.metadata.papermill.status for cell in cells] == ["completed", "failed", "pending", "pending"]
+    assert [cell.execution_count for cell in cells] == [1, 2, None, None]
+    assert cells[2].outputs == []
 
 
 @posix
@@ -269,14 +281,14 @@ def test_a_kernel_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPat
 # ---- timeouts and interrupts
 
 
-def test_a_timeout_ends_the_cell_and_the_kernel_lives_on() -> None:
+def test_a_timeout_ends_the_cell_and_the_kernel_lives_on(tmp_path: Path) -> None:
     first = pid_of_run()
     start = time.monotonic()
     with pytest.raises(CellTimeoutError):
-        run("import time; time.sleep(60)", execution_timeout=1)
+        run("import time; time.sleep(60)", execution_timeout=1, output=tmp_path / "out.ipynb")
     assert time.monotonic() - start < 5
-    for _ in range(2):  # the second would miss its output if a task of the interrupted run still listened
-        assert texts(run(PID, "print('seen')")) == [str(first), "seen"]
+    assert load_notebook_node(str(tmp_path / "out.ipynb")).cells[0].outputs == []  # as papermill leaves it
+    assert texts(run(PID, "print('seen')")) == [str(first), "seen"]
 
 
 @posix
@@ -402,20 +414,26 @@ def test_kernels_end_when_their_process_is_killed(tmp_path: Path, cell: str) -> 
 
 @posix
 def test_a_forked_child_leaves_the_kernels_to_its_parent() -> None:
-    first = pid_of_run()
+    first, start = pid_of_run(), time.monotonic()
     child = os.fork()
     if child == 0:
-        shutdown_kernels()
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            shutdown_kernels()
+            own = pid_of_run()
+            shutdown_kernels()
+            os._exit(0 if own != first else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert time.monotonic() - start < 15
     assert pid_of_run() == first
 
 
 def test_papermill_finds_the_engine(tmp_path: Path) -> None:
-    papermill.iorw.write_ipynb(notebook("# parameters\nx = 1", "x + 1"), str(tmp_path / "in.ipynb"))
+    write_ipynb(notebook("# parameters\nx = 1", "x + 1"), str(tmp_path / "in.ipynb"))
     command = [sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", "-p", "x", "41", "--engine", "vidkit-warm"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    assert texts(papermill.iorw.load_notebook_node(str(tmp_path / "out.ipynb")))[-1] == "42"
+    assert texts(load_notebook_node(str(tmp_path / "out.ipynb")))[-1] == "42"
 
 
 @pytest.mark.parametrize("first", ["vidkit.sweep.engine", "papermill"])

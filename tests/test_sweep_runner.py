@@ -164,10 +164,13 @@ class Heard:
         self.events.append(f"began {task.axes['seed']}")
         self.during.append(read_status(task.root).to_json())
 
-    def ended(self, task: Task, outcome: Outcome, summary: Summary, eta_seconds: float | None) -> None:
+    def ended(self, task: Task, outcome: Outcome, summary: Summary) -> None:
         self.events.append(f"{outcome.state} {task.axes['seed']}")
         if outcome.error:
             self.failures.append(outcome.error)
+
+    def closed(self) -> None:
+        self.events.append("closed")
 
 
 def test_failures_are_recorded_with_their_reason_and_retried_when_asked(sweep: Sweep) -> None:
@@ -181,7 +184,7 @@ def test_failures_are_recorded_with_their_reason_and_retried_when_asked(sweep: S
     heard = Heard()
     summary = sweep.run(listener=heard)
     assert (summary.done, summary.failed) == (1, 1)
-    assert heard.events == ["planned 2", "began 1", "failed 1", "began 2", "done 2"]
+    assert heard.events == ["planned 2", "began 1", "failed 1", "began 2", "done 2", "closed"]
     assert [status["state"] for status in heard.during] == ["running", "running"]
     assert heard.during[1]["failed"] == 1
     assert heard.during[1]["running"][0]["axes"] == {"seed": 2}

@@ -6,7 +6,6 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +13,6 @@ from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, InputError
 from vidkit.settings import home
 
 if TYPE_CHECKING:
-    from vidkit.sweep.execute import Outcome, Task
-    from vidkit.sweep.plan import Plan
     from vidkit.sweep.runner import Executor, Summary
 
 
@@ -72,24 +69,19 @@ def run_sweep_command(options: argparse.Namespace, output: Output) -> int:
         output.text(plan.table(seconds_per_point=seconds_per_point(root), full=options.full))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is running is stopped and cleared away
-    terminal = Terminal()
     try:
         summary = run_sweep(
             options.file,
             root,
             executor=executor_for(options),
-            listener=terminal,
             retry_failed=options.retry_failed,
             stop_on_failure=options.stop_on_failure,
             report=options.report,
             engine=options.engine,
         )
     except KeyboardInterrupt:
-        terminal.close()
         print(f"Stopped. Finished points are kept; the same command goes on: {root}", file=sys.stderr)
         return EXIT_CANCELLED
-    finally:
-        terminal.close()
     output.text(json.dumps(as_json(summary), ensure_ascii=False))
     return EXIT_CODES["generation"] if summary.failed else 0
 
@@ -132,40 +124,6 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "before": summary.before,
         "seconds": round(summary.seconds, 3),
     }
-
-
-class Terminal:
-    """A bar on stderr, with a line for each failure."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def planned(self, plan: Plan, summary: Summary, missing: int) -> None:
-        from tqdm import tqdm
-
-        for note in plan.notes:
-            print(f"Note: {note}", file=sys.stderr)
-        done = f", {summary.before} done before" if summary.before else ""
-        print(f"{plan.name}: {summary.points} points{done}. {summary.root}", file=sys.stderr)
-        self._bar = tqdm(total=missing, unit="clip", file=sys.stderr, dynamic_ncols=True)
-
-    def began(self, task: Task) -> None:
-        self._bar.set_description(describe(task.axes), refresh=True)
-
-    def ended(self, task: Task, outcome: Outcome, summary: Summary, eta_seconds: float | None) -> None:
-        if outcome.error is not None:
-            self._bar.write(f"Failed: {describe(task.axes)}: {outcome.error['message']}", file=sys.stderr)
-        self._bar.set_postfix_str(f"{summary.failed} failed" if summary.failed else "", refresh=False)
-        self._bar.update(1)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def describe(axes: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{name} {value}" for name, value in axes.items()) or "the one point"
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def run_status(options: argparse.Namespace, output: Output) -> int:

@@ -118,7 +118,8 @@ def _request(record: Any) -> dict[str, Any]:
 
 def as_yaml(request: Mapping[str, Any]) -> str:
     """A request as a YAML file that `vidkit sweep` (as `base`) and papermill (`-f`) take."""
-    return yaml.safe_dump(dict(request), allow_unicode=True, sort_keys=False, width=math.inf)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where libyaml is
+    return str(yaml.dump(dict(request), Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1))
 
 
 def as_command(request: Mapping[str, Any]) -> str:

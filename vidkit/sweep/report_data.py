@@ -108,8 +108,15 @@ def read_sweep(root: Path) -> Sweep:
             "clip_not_found", f"{root} holds no runs of a sweep.", ["Give the folder that vidkit sweep wrote into"]
         )
     axes = _axes(entries, plan)
+    places = [{_code(value): number for number, value in enumerate(axis.values)} for axis in axes]
     points = [
-        Point(key, status, [_position(axis, manifest) for axis in axes], manifest, folder)
+        Point(
+            key,
+            status,
+            [_position(axis, values, manifest) for axis, values in zip(axes, places, strict=True)],
+            manifest,
+            folder,
+        )
         for key, status, manifest, folder in entries
     ]
     return Sweep(str(plan.get("name") or root.resolve().name), axes, points, has_plan=bool(plan))
@@ -190,13 +197,12 @@ def _zipped(names: Sequence[str], given: Sequence[Mapping[str, Any]]) -> list[li
     return [group for group, _ in groups]
 
 
-def _position(axis: Axis, manifest: Mapping[str, Any]) -> int | None:
+def _position(axis: Axis, places: Mapping[str, int], manifest: Mapping[str, Any]) -> int | None:
     axes = manifest.get("axes") or {}
     names = axis.name.split(", ")
     if not all(name in axes for name in names):
         return None
-    wanted = _code([axes[name] for name in names])
-    return next(number for number, value in enumerate(axis.values) if _code(value) == wanted)
+    return places[_code([axes[name] for name in names])]
 
 
 def _distinct(values: Iterable[list[Any]]) -> list[list[Any]]:

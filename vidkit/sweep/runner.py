@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vidkit.runs import content_keys
+from vidkit.sweep.bar import ProgressBar
 from vidkit.sweep.execute import OnBegan, Outcome, Task, run_task
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.plan import Plan, plan_sweep
@@ -54,7 +55,11 @@ class Listener(Protocol):
 
     def began(self, task: Task) -> None: ...
 
-    def ended(self, task: Task, outcome: Outcome, summary: Summary, eta_seconds: float | None) -> None: ...
+    def ended(self, task: Task, outcome: Outcome, summary: Summary) -> None: ...
+
+    def closed(self) -> None:
+        """The last event, whatever the end."""
+        ...
 
 
 def run_sweep(
@@ -73,6 +78,7 @@ def run_sweep(
     Args:
         file: the sweep's YAML file.
         root: the folder of its runs, its plan and its report; made when it is not there.
+        listener: by default a bar on stderr, or in the notebook.
         retry_failed: run points again that failed before.
         stop_on_failure: end at the first point that fails; else failures are recorded, and the others are run.
         engine: papermill engine; None is papermill's own, with a new kernel for each point.
@@ -86,8 +92,8 @@ def run_sweep(
     plan, tasks = planned(file, root, engine)
     missing = [task for task in map(with_failures, tasks) if is_missing(task, retry_failed)]
     summary = Summary(root, len(tasks), before=len(tasks) - len(missing))
-    if listener:
-        listener.planned(plan, summary, len(missing))
+    listener = listener or ProgressBar()
+    listener.planned(plan, summary, len(missing))
     try:
         run_tasks(missing, executor or Local(), listener, summary, stop_on_failure)
     except KeyboardInterrupt:
@@ -124,7 +130,7 @@ def is_missing(task: Task, retry_failed: bool) -> bool:
 
 
 def run_tasks(
-    tasks: Sequence[Task], executor: Executor, listener: Listener | None, summary: Summary, stop_on_failure: bool
+    tasks: Sequence[Task], executor: Executor, listener: Listener, summary: Summary, stop_on_failure: bool
 ) -> None:
     file, pace = RunnerFile(summary.root), Pace()
     left, last = len(tasks), time.monotonic()
@@ -132,8 +138,7 @@ def run_tasks(
     def began(task: Task) -> None:
         file.began(task.index, task.axes)
         file.write(pace.left(left))
-        if listener:
-            listener.began(task)
+        listener.began(task)
 
     try:
         file.write(None)
@@ -145,12 +150,12 @@ def run_tasks(
             last = time.monotonic()
             file.ended(task.index)
             file.write(pace.left(left))
-            if listener:
-                listener.ended(task, outcome, summary, pace.left(left))
+            listener.ended(task, outcome, summary)
             if outcome.state == "failed" and stop_on_failure:
                 break
     finally:
         file.remove()
+        listener.closed()
 
 
 def run_all(tasks: Sequence[Task], executor: Executor, began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
