@@ -135,6 +135,7 @@ class WarmKernel:
                     future.set_result(job())
                 except BaseException as error:  # noqa: BLE001  (raised again where the result is asked for)
                     future.set_exception(error)
+                self._running = None
             del future, job  # or the last notebook would be kept until the next
 
     def _run_on(

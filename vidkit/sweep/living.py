@@ -90,16 +90,19 @@ class LivingClient(AsyncKernelClient):
             )
 
     async def _execute(self, code: str, seconds: float) -> dict[str, Any]:
-        """The content of the reply; empty when there was none within these seconds."""
+        """The content of the reply; empty when there was none within these seconds, or the kernel has died."""
         deadline = time.monotonic() + seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
+        request = self.execute(code, silent=True, store_history=False)
+        while (left := deadline - time.monotonic()) > 0 and await self.is_alive():
             try:
-                reply = await self.execute(code, silent=True, store_history=False, reply=True, timeout=left)
+                reply = await self._async_recv_reply(request, timeout=min(left, 1.0))
             except TimeoutError:
-                return {}
-            if reply["content"]["status"] != "aborted":  # as all are that were waiting when a cell raised an error
+                continue
+            if reply["content"]["status"] != "aborted":
                 return dict(reply["content"])
+            # as are all that were waiting when a cell raised an error
+            request = self.execute(code, silent=True, store_history=False)
+        return {}
 
 
 class LivingManager(AsyncKernelManager):

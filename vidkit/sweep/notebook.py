@@ -25,7 +25,11 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], engin
         Exception: what papermill raises: a cell's error, a timeout, a kernel that died.
     """
     import papermill
+    from papermill.engines import papermill_engines
 
+    from vidkit.sweep.engine import WarmEngine
+
+    papermill_engines.register(WARM, WarmEngine)  # papermill overlooks entry points beside an old egg-info
     with quiet_about_parameters():
         return papermill.execute_notebook(  # type: ignore[no-any-return]
             notebook,
