@@ -69,14 +69,14 @@ def test_sparsectrl_has_no_bundled_model() -> None:
     ],
 )
 def test_the_words_decide_the_move(words: str, move: str) -> None:
-    frames, _ = clips.computed({**request("pia"), "prompt": words})
+    frames, _ = clips.computed(request("pia", prompt=words, num_inference_steps=4))
     pair = torch.from_numpy(frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
     assert fit_motion(pair[:1], pair[1:]).move == [move]
 
 
-@pytest.mark.parametrize("scale", [1.0, 7.5, 9.0])
+@pytest.mark.parametrize("scale", [1.0, 9.0])
 def test_guidance_does_not_tear_the_picture(scale: float) -> None:
-    frames, _ = clips.computed({**request("pia"), "guidance_scale": scale})
+    frames, _ = clips.computed(request("pia", guidance_scale=scale, num_inference_steps=6))
     pair = torch.from_numpy(frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
     motion = fit_motion(pair[:1], pair[1:])
     assert motion.move == ["zoom in"]
@@ -85,7 +85,7 @@ def test_guidance_does_not_tear_the_picture(scale: float) -> None:
 
 @pytest.mark.parametrize("conditioning", ["init", "pia"])
 def test_long_clips(conditioning: str) -> None:
-    frames, notes = clips.computed(request(conditioning, num_frames=48, num_inference_steps=4))
+    frames, notes = clips.computed(request(conditioning, num_frames=48, num_inference_steps=3))
     assert len(frames) == 48
     assert notes[:2] == NOTES
     assert "made in sliding windows" in notes[2]

@@ -158,7 +158,7 @@ def test_workers_that_do_not_see_the_folder_send_the_runs_back(
     for done in root.glob("*/manifest.json"):
         assert {file.name for file in done.parent.iterdir()} >= {
             "clip.mp4",
-            "clip.json",
+            "clip.mp4.json",
             "poster.png",
             "notebook.ipynb",
         }

@@ -226,6 +226,15 @@ def test_a_notebook_that_shows_no_result_has_failed(sweep: Sweep) -> None:
     assert "shows no result of vidkit.generate" in heard.failures[0]["message"]
 
 
+def test_a_notebook_that_makes_another_clip_has_failed(sweep: Sweep) -> None:
+    """Else it would be filed under a key that promises what it is not."""
+    sweep.with_cell("request = request.replace(num_inference_steps=1)")
+    heard = Heard()
+    summary = sweep.run(listener=heard)
+    assert (summary.done, summary.failed) == (0, 2)
+    assert "another than was planned" in heard.failures[0]["message"]
+
+
 def test_a_kernel_that_dies_is_replaced_and_the_point_tried_once_more(sweep: Sweep) -> None:
     once = sweep.folder / "once"
     sweep.with_cell(

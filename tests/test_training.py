@@ -199,14 +199,14 @@ def test_tiny_svd_trains_resumes_and_exports_a_model_that_loads(tmp_path: Path) 
     assert all(torch.equal(weights[key].float(), value) for key, value in trained.unet.state_dict().items())
 
 
-@pytest.mark.parametrize(("model", "untrained_gives"), [("svd", 1.0), ("animatediff", 1.0)])
-def test_a_bundled_model_can_be_trained_further(model: str, untrained_gives: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "more"), [("svd", []), ("animatediff", ["--prompts", "2"])])
+def test_a_bundled_model_can_be_trained_further(model: str, more: list[str], tmp_path: Path) -> None:
     state = tmp_path / "state"
     run("resume", model, str(BUNDLED_FOLDER), str(state))
-    common = ["--steps", "1", "--batch", "2", "--pictures", "2", "--progress", "0.9", "1", "--state", str(state)]
-    run(f"train_{model}", *common)
+    common = ["--steps", "1", "--batch", "1", "--pictures", "2", "--progress", "0.9", "1", "--state", str(state)]
+    run(f"train_{model}", *common, *more)
     entries = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
-    assert next(entry for entry in reversed(entries) if "error" in entry)["error"] < untrained_gives / 2
+    assert next(entry for entry in reversed(entries) if "error" in entry)["error"] < 0.5  # untrained: 1
 
 
 def test_a_fresh_unet_is_begun_so_that_the_code_can_be_read(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any, Final, Literal
 
 from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
 from vidkit.params import GenerationParams
+from vidkit.record import key_of
 from vidkit.runs import RunFolder, claim, describe_error, write_failure, write_manifest
-from vidkit.runs.folder import NO_SPACE, typed_write_errors
+from vidkit.runs.folder import NO_SPACE
 from vidkit.sweep.notebook import WARM, Shown, execute, read_error, read_shown
 from vidkit.video import poster, read_frames
 
@@ -48,6 +48,10 @@ class Task:
     def folder(self) -> RunFolder:
         return RunFolder(self.root, self.key)
 
+    def is_settled(self) -> bool:
+        """Whether it is done, or has failed once more since it was planned."""
+        return self.folder.is_done() or self.folder.attempts() > self.failures
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,6 +62,7 @@ class Outcome:
 
 
 OnBegan = Callable[[Task], None]
+Outcomes = Generator[tuple[Task, Outcome], None, None]
 
 
 def run_task(task: Task, *, wait: bool = False) -> Outcome:
@@ -102,13 +107,21 @@ def make(task: Task) -> Shown:
     """
     folder = task.folder
     clip = folder.clip(task.params.output_format or "mp4")
-    given = task.params.replace(output_path=str(clip), overwrite=True).model_dump(exclude_defaults=True)
+    # whole, not only what differs from the schema's defaults: the notebook's own parameters have other values
+    given = task.params.replace(output_path=str(clip), overwrite=True).model_dump(exclude_none=True)
     shown = read_shown(execute(task.notebook, folder.notebook, given, task.engine))
     if shown.result["output"] != clip.name:
         raise InputError(
             "invalid_request",
             f"The notebook wrote {shown.result['output']}, not the clip of its run folder, {clip.name}.",
             ["Give vidkit.generate the output_path that the notebook was given"],
+        )
+    record = shown.result["record"]
+    if "request" in record and key_of(record) != task.key:  # a bare clip says nothing
+        raise InputError(
+            "invalid_request",
+            "The clip is another than was planned: its request, picture or models have changed on the way.",
+            ["Run the sweep again: it is planned anew", "Let the notebook pass the request on as it is given"],
         )
     poster(read_frames(clip)).save(folder.poster)
     return shown
@@ -173,19 +186,3 @@ def typed(error: Exception) -> Exception:
 def plain(text: str) -> str:
     """Without the terminal's colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def keep_away_run(task: Task, outcome: Outcome, files: Mapping[str, bytes]) -> Outcome:
-    """Bring a run that was made where the sweep's folder is not seen into it. Raises as `run_task`."""
-    with claim(task.root, task.key, failures=task.failures) as ours:
-        if not ours:
-            return Outcome("elsewhere")
-        with typed_write_errors(task.folder.path):
-            for name, content in files.items():
-                if not name.endswith((task.folder.manifest.name, task.folder.failure.name)):
-                    (task.folder.path / name).write_bytes(content)
-        if outcome.state == "done":
-            write_manifest(task.folder, json.loads(files[task.folder.manifest.name]))
-        else:
-            write_failure(task.folder, json.loads(files[task.folder.failure.name]))
-    return outcome

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from vidkit.errors import InputError, SetupError
-from vidkit.sweep.execute import OnBegan, Outcome, Task
+from vidkit.sweep.execute import OnBegan, Outcomes, Task
 from vidkit.sweep.ray_pool import Pool
 
 #: seconds for a cluster to say that it is there
@@ -48,7 +48,7 @@ class RayExecutor:
             raise InputError("out_of_range", f"workers is {workers}.", ["Set workers to 1 or more, or leave it out"])
         self._address, self._workers = address, workers
 
-    def run(self, tasks: Sequence[Task], began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         """Raises:
         SetupError: `missing_dependency`: Ray is not installed, the cluster cannot be reached, or no worker can start
             there; `output_not_writable`, from a worker.

@@ -16,7 +16,7 @@ from typing import Any, Final
 from vidkit.errors import CriticalError, SetupError, VidkitError
 from vidkit.runs import claim, describe_error, write_failure
 from vidkit.sweep.away import keep_run, run_away, to_send
-from vidkit.sweep.execute import OnBegan, Outcome, Task, run_task
+from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
 
 #: a point whose worker dies is tried again by another, once: a second death is likely the point's own doing
 ATTEMPTS: Final = 2
@@ -88,7 +88,7 @@ class Pool:
         for _ in range(count):
             self._hire()
 
-    def run(self, tasks: Sequence[Task], began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         self._waiting.extend(tasks)
         while self._waiting or self._others or any(hired.task for hired in self._at_work.values()):
             yield from self._hand_out(began)
@@ -97,14 +97,14 @@ class Pool:
             elif self._others:
                 time.sleep(LOOK_SECONDS)
 
-    def _hand_out(self, began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
+    def _hand_out(self, began: OnBegan) -> Outcomes:
         """A point to each idle worker; what another runner settled meanwhile needs none."""
         for _ in range(len(self._waiting) + len(self._others)):
             if not self._idle:
                 return
             wait = not self._waiting
             task = (self._waiting or self._others).popleft()
-            if is_settled(task):
+            if task.is_settled():
                 yield task, Outcome("elsewhere")
             elif self._start(self._idle[0], task, wait):
                 self._idle.popleft()
@@ -120,7 +120,7 @@ class Pool:
                 continue
             if outcome is None:
                 self._waiting.append(task)
-            elif outcome.state == "elsewhere" and not is_settled(task):
+            elif outcome.state == "elsewhere" and not task.is_settled():
                 self._others.append(task)
             else:
                 yield task, outcome
@@ -202,10 +202,6 @@ def share(count: int, amounts: Sequence[int]) -> float:
     if count > total:
         return 1 / math.ceil(count / total) if total else 0
     return next(each for each in range(total // count, 0, -1) if sum(amount // each for amount in amounts) >= count)
-
-
-def is_settled(task: Task) -> bool:
-    return task.folder.is_done() or task.folder.attempts() > task.failures
 
 
 def taken(held: ExitStack, task: Task) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from vidkit.runs import content_keys
 from vidkit.sweep.bar import ProgressBar
-from vidkit.sweep.execute import OnBegan, Outcome, Task, run_task
+from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.plan import Plan, plan_sweep
 from vidkit.sweep.report import write_report
@@ -21,15 +22,15 @@ from vidkit.sweep.status import Pace, RunnerFile
 class Executor(Protocol):
     """What runs points: here one after the other, or elsewhere many at once."""
 
-    def run(self, tasks: Sequence[Task], began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
-        """Run all, in whatever order; closing the iterator stops what is running."""
+    def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
+        """Run all, in whatever order; closing the generator stops what is running."""
         ...
 
 
 class Local:
     """One point after the other, in this process's warm kernel."""
 
-    def run(self, tasks: Sequence[Task], began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         for task in tasks:
             began(task)
             yield task, run_task(task)
@@ -142,37 +143,35 @@ def run_tasks(
 
     try:
         file.write(None)
-        for task, outcome in run_all(tasks, executor, began):
-            left -= 1
-            count(outcome, summary)
-            if outcome.state != "elsewhere":
-                pace.add(time.monotonic() - last)
-            last = time.monotonic()
-            file.ended(task.index)
-            file.write(pace.left(left))
-            listener.ended(task, outcome, summary)
-            if outcome.state == "failed" and stop_on_failure:
-                break
+        with closing(run_all(tasks, executor, began)) as outcomes:
+            for task, outcome in outcomes:
+                left -= 1
+                count(outcome, summary)
+                if outcome.state != "elsewhere":
+                    pace.add(time.monotonic() - last)
+                last = time.monotonic()
+                file.ended(task.index)
+                file.write(pace.left(left))
+                listener.ended(task, outcome, summary)
+                if outcome.state == "failed" and stop_on_failure:
+                    break
     finally:
         file.remove()
         listener.closed()
 
 
-def run_all(tasks: Sequence[Task], executor: Executor, began: OnBegan) -> Iterator[tuple[Task, Outcome]]:
+def run_all(tasks: Sequence[Task], executor: Executor, began: OnBegan) -> Outcomes:
     """All tasks; those that another runner has come last, when it is done with them or has died over them."""
     others: list[Task] = []
-    for task, outcome in executor.run(tasks, began):
-        if outcome.state == "elsewhere" and not is_settled(task):
-            others.append(task)
-        else:
-            yield task, outcome
+    with closing(executor.run(tasks, began)) as outcomes:
+        for task, outcome in outcomes:
+            if outcome.state == "elsewhere" and not task.is_settled():
+                others.append(task)
+            else:
+                yield task, outcome
     for task in others:
         began(task)
         yield task, run_task(task, wait=True)
-
-
-def is_settled(task: Task) -> bool:
-    return task.folder.is_done() or task.folder.attempts() > task.failures
 
 
 def count(outcome: Outcome, summary: Summary) -> None:
