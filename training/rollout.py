@@ -33,11 +33,6 @@ class Group:
     wordless: list[int]
 
     @classmethod
-    def single(cls, members: list[int]) -> Group:
-        places = list(range(len(members)))
-        return cls(members, places, places)
-
-    @classmethod
     def paired(cls, size: int, batch: int, pairs: int) -> Group:
         """`size` clips, as many as can be in pairs, of a batch whose first `pairs` clips come again after `batch`."""
         chosen = min(pairs, size // 2)

@@ -126,7 +126,7 @@ def train(
         weights = channel_weights(model.vae, model.vae.encode(pool.draw(8, SIZE)).latent_dist.mode())
     log.write(stage="unet", channel_weights=[round(w, 3) for w in weights.tolist()])
     loss = functools.partial(unet_loss, channel_weights=weights)
-    rollout = Rollout(Group.single(list(range(max(1, batch // AGES)))))
+    rollout = Rollout(Group.paired(max(1, batch // AGES), batch, pairs=0))
     running: list[Tensor] = []
     while not clock.over:
         with torch.no_grad():

@@ -50,6 +50,7 @@ __all__ = [
     "verify_video",
     "write_sidecar",
     "write_video",
+    "written_whole",
 ]
 
 MAX_COVERS: Final = 2
@@ -193,6 +194,24 @@ def poster(frames: Frames) -> Image.Image:
 def temporary_beside(path: Path) -> Path:
     """The name under which this process writes `path` until it is whole: in the same folder, hidden."""
     return path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix or '.tmp'}")
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a name beside `path` to write; at the end it becomes `path` in one step, or nothing is left of it.
+
+    durable: also after a power cut, for some milliseconds. Raises OSError as it is.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # what went wrong is told, not this
+            temporary.unlink(missing_ok=True)
 
 
 def partial_files(folder: Path, pid: int) -> list[Path]:

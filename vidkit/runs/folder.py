@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from vidkit.errors import CriticalError, SetupError, VidkitError, internal_error
 from vidkit.params import OutputFormat
 from vidkit.runs.manifest import Manifest
-from vidkit.video import sidecar_path, temporary_beside
+from vidkit.video import sidecar_path, written_whole
 
 logger = logging.getLogger("vidkit")
 
@@ -142,14 +142,8 @@ def checked(run: RunFolder, document: Manifest | Mapping[str, Any], status: str)
 
 def write_document(path: Path, document: Manifest) -> None:
     text = json.dumps(document.to_json(), indent=1, ensure_ascii=False) + "\n"
-    temporary = temporary_beside(path)
-    try:
+    with written_whole(path, durable=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     for folder in (path.parent, path.parent.parent):
         flush_folder(folder)
 

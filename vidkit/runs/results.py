@@ -11,7 +11,7 @@ from vidkit.errors import InputError
 from vidkit.params import GenerationParams, canonical_name, choices_of, plain_type
 from vidkit.runs.folder import RunFolder, read_document, run_folders, typed_write_errors
 from vidkit.runs.manifest import Manifest
-from vidkit.video import temporary_beside
+from vidkit.video import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,15 +143,11 @@ def write_table(folder: str | Path, path: str | Path) -> Path:
             ["Let the name end in .csv or .parquet"],
         )
     rows = table(folder)
-    temporary = temporary_beside(target)
     with typed_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with written_whole(target) as temporary:
             if suffix == ".csv":
                 rows.to_csv(temporary, index=False)
             else:
                 rows.to_parquet(temporary, index=False)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     return target

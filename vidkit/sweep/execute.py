@@ -19,7 +19,7 @@ from vidkit.sweep.notebook import WARM, Shown, execute, read_error, read_shown
 from vidkit.video import poster, read_frames
 
 #: what is no overhead of a sweep: a clip made by hand costs it too
-WORK: Final = ("load", "encode", "denoise", "decode", "write", "metrics")
+WORK: Final = ("load", "encode", "denoise", "decode", "write")
 
 #: errors that every further point would meet too
 HOPELESS: Final[dict[str, type[VidkitError]]] = {"disk_full": CriticalError, "output_not_writable": SetupError}

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidkit.errors import InputError
-from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, read_sweep, written_whole
-from vidkit.video import read_frames
+from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, read_sweep
+from vidkit.video import read_frames, written_whole
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from vidkit.errors import InputError
-from vidkit.video import temporary_beside
+from vidkit.runs import RunFolder
+from vidkit.sweep.seeds import PLAN_FILE
 
 Status = Literal["done", "failed", "missing"]
 
@@ -101,7 +101,7 @@ def read_sweep(root: Path) -> Sweep:
     Raises:
         InputError: `clip_not_found`, when it holds neither runs nor a plan.
     """
-    plan = _read_json(root / "plan.json") or {}
+    plan = _read_json(root / PLAN_FILE) or {}
     entries = _with_planned(_read_runs(root), plan)
     if not entries:
         raise InputError(
@@ -128,8 +128,9 @@ _Entry = tuple[str, Status, Mapping[str, Any], Path | None]
 def _read_runs(root: Path) -> dict[str, _Entry]:
     runs: dict[str, _Entry] = {}
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        done = folder / "manifest.json"
-        path = done if done.is_file() else folder / "failure.json"
+        run = RunFolder(root, folder.name)
+        done = run.manifest
+        path = done if done.is_file() else run.failure
         if not path.is_file():
             continue
         manifest = _read_json(path)
@@ -235,14 +236,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path` that becomes it at the end, or nothing is left of it."""
-    temporary = temporary_beside(path)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

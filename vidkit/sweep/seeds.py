@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from vidkit.errors import InputError
 from vidkit.params import MAX_SEED
+from vidkit.video import written_whole
 
 PLAN_FILE: Final = "plan.json"
 PLAN_VERSION: Final = 1
@@ -97,13 +97,5 @@ def whole(seed: Any) -> int:
 def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = False) -> None:
     """Whole or not at all. durable: also after a power cut, for some milliseconds. Raises OSError."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes its JSON escape
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path, durable=durable) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a lone surrogate becomes its JSON escape
