@@ -22,7 +22,8 @@ lint: $(READY)
 # The report is tested in a real browser; on Debian it is installed where it is missing and we may.
 pytest: $(READY)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -q -y chromium)
-	$(BIN)/python -m pytest
+	# one file's tests stay in one process; each computes with one thread, as there are few cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

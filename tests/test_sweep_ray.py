@@ -123,7 +123,7 @@ def test_a_killed_worker_is_replaced_and_no_point_is_lost(sweep_file: Callable[.
 
     assert (summary.done, summary.failed) == (6, 0)
     assert len(made(tmp_path / "runs")) == 6
-    assert len(listener.killed) == 2
+    assert len(listener.killed) >= 2  # the worker, and its kernel
     wait_for(lambda: not any(lives(process.pid) for process in listener.killed))
 
 

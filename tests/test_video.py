@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vidkit import video
+from vidkit import files, video
 from vidkit.errors import CriticalError, GenerationError, InputError, SetupError
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -410,7 +411,7 @@ WRITE_LARGE = """
     from pathlib import Path
     import numpy as np
     from PIL import Image
-    from vidkit import video
+    from vidkit import files, video
     from vidkit.errors import VidkitError
 
     folder, suffix, part, limit = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -537,14 +538,18 @@ def test_what_a_killed_process_left_can_be_found(tmp_path: Path, monkeypatch: py
         child.wait()
     other = tmp_path / f".clip.mp4.{child.pid}1.part.mp4"
     other.touch()
-    left = [file.name for file in video.partial_files(tmp_path, child.pid)]
-    assert left == [f".clip.mp4.{child.pid}.part.mp4", f".clip.mp4.{child.pid}.part.tags.txt"]
+    left = [file.name for file in files.partial_files(tmp_path, child.pid)]
+    assert [name.partition(f".{child.pid}.part")[2] for name in left] == [".mp4", ".tags.txt"]
     assert not (tmp_path / "clip.mp4").exists()
 
 
 def test_temporary_name_is_ours_beside_the_target(tmp_path: Path) -> None:
-    temporary = video.temporary_beside(tmp_path / "clip.mp4")
-    assert temporary == tmp_path / f".clip.mp4.{os.getpid()}.part.mp4"
+    temporary = files.temporary_beside(tmp_path / "clip.mp4")
+    assert temporary.parent == tmp_path
+    assert temporary.name.startswith(".clip.mp4.")
+    assert temporary.name.endswith(f".{os.getpid()}.part.mp4")
+    with ThreadPoolExecutor(1) as other_thread:
+        assert other_thread.submit(files.temporary_beside, tmp_path / "clip.mp4").result() != temporary
     temporary.symlink_to(tmp_path / "elsewhere")  # a leftover, or a trap
     write(tmp_path / "clip.mp4")
     assert names(tmp_path) == ["clip.mp4"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar
 
-from vidkit.errors import CriticalError, GenerationError, InputError, SetupError
+from vidkit.errors import CriticalError, GenerationError, InputError, Remedy, SetupError
 from vidkit.params import GenerationParams
 
 GIB: Final = 2**30
@@ -130,12 +130,15 @@ def memory_message(params: GenerationParams) -> str:
 
 def smaller_requests(params: GenerationParams) -> list[str]:
     """Concrete requests that need less memory than this one."""
-    suggestions = []
+    suggestions: list[str] = []
     if params.decode_chunk_size > 1:
-        suggestions.append(f"Set decode_chunk_size to {params.decode_chunk_size // 2}")
+        chunk = params.decode_chunk_size // 2
+        suggestions.append(Remedy(f"Set decode_chunk_size to {chunk}", decode_chunk_size=chunk))
     frames, width, height = params.num_frames or 2, params.width or 64, params.height or 64
     if frames > 4:
-        suggestions.append(f"Reduce num_frames to {frames * 2 // 3}")
+        fewer = frames * 2 // 3
+        suggestions.append(Remedy(f"Reduce num_frames to {fewer}", num_frames=fewer))
     if min(width, height) > 256:
-        suggestions.append(f"Reduce the size to {width * 3 // 4 // 64 * 64}x{height * 3 // 4 // 64 * 64}")
+        width, height = width * 3 // 4 // 64 * 64, height * 3 // 4 // 64 * 64
+        suggestions.append(Remedy(f"Reduce the size to {width}x{height}", width=width, height=height))
     return suggestions

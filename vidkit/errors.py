@@ -59,24 +59,43 @@ CODES: Final[dict[Category, dict[str, str]]] = {
 }
 
 
+class Remedy(str):
+    """A suggestion that a program can apply: the parameters to change, snake_case; None takes one back.
+
+    `Remedy("Set width to 256", width=256)` reads as its text everywhere else.
+    """
+
+    changes: dict[str, Any]
+
+    def __new__(cls, text: str, **changes: Any) -> Remedy:
+        remedy = super().__new__(cls, text)
+        remedy.changes = changes
+        return remedy
+
+
 class VidkitError(Exception):
     """Base of all vidkit errors.
 
     Args:
         code: a code of the error's category in `CODES`; stable, for programs.
         message: one or two sentences: what was wrong, with the value, and what to do.
-        suggestions: concrete next steps, best first.
+        suggestions: concrete next steps, best first; a `Remedy` can be applied by a program.
+        concerns: the parameters (snake_case) that it is about.
     """
 
     category: ClassVar[Category]
+    #: the single problems, where several were put into one error
+    problems: tuple[VidkitError, ...]
 
-    def __init__(self, code: str, message: str, suggestions: Sequence[str] = ()) -> None:
+    def __init__(self, code: str, message: str, suggestions: Sequence[str] = (), concerns: Sequence[str] = ()) -> None:
         if code not in CODES[self.category]:
             raise ValueError(f"{code!r} is no code of the category {self.category}; see vidkit.errors.CODES")
         super().__init__(message)
         self.code = code
         self.message = message
         self.suggestions = list(suggestions)
+        self.concerns = tuple(concerns)
+        self.problems = (self,)
 
     @property
     def exit_code(self) -> int:
@@ -92,7 +111,8 @@ class VidkitError(Exception):
         return [*lines, *(f"  - {suggestion}" for suggestion in self.suggestions)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.code, self.message, self.suggestions)
+        problems = {} if self.problems == (self,) else {"problems": self.problems}
+        return type(self), (self.code, self.message, self.suggestions, self.concerns), problems
 
     def to_json(self) -> dict[str, Any]:
         """The error response of the JSON protocol."""
@@ -132,8 +152,9 @@ class Cancelled(GenerationError):  # noqa: N818  (not an error to whoever asked 
         code: str = "cancelled",
         message: str = "The generation was cancelled; nothing was written.",
         suggestions: Sequence[str] = (),
+        concerns: Sequence[str] = (),
     ) -> None:
-        super().__init__(code, message, suggestions)
+        super().__init__(code, message, suggestions, concerns)
 
     @property
     def exit_code(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,20 +17,21 @@ from safetensors import SafetensorError
 
 from vidkit.device import Plan, make_plan, peak_memory, place, reset_peak_memory, restore, typed_failure, typed_failures
 from vidkit.display import clip_html
-from vidkit.errors import InputError, SetupError
+from vidkit.errors import SetupError
 from vidkit.images import fit_image
 from vidkit.libraries import quiet
 from vidkit.models.content_hash import hash_model
-from vidkit.models.locate import BUNDLED_PREFIX, picture_path
+from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.models.warm import WarmPipeline
-from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
-from vidkit.pipelines import FAMILIES
+from vidkit.params import GenerationParams, OutputFormat, wire_name
 from vidkit.pipelines.family import Family, Models
+from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
-from vidkit.progress import CancelToken, OnProgress, Reporter
+from vidkit.progress import CancelToken, OnPreview, OnProgress, Reporter
 from vidkit.record import AI_GENERATED, file_identity, load_picture, make_record, write_clip_sidecar
+from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
-from vidkit.video import GIF_SMOOTH_FPS, check_frames, check_target, sidecar_path, write_video
+from vidkit.video import check_frames, check_target, sidecar_path, write_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,7 @@ RESULT_MIMETYPE: Final = "application/vnd.vidkit.result+json"
 
 _lock = threading.Lock()
 _warm = WarmPipeline()
+_warm_names: list[str] = []  # of the models in it
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,6 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A request with every default filled in and its seed drawn; its models and pictures found, but not yet read.
-
-    pictures: the files of the first frame's picture and, where it is used, the last frame's.
-    """
-
-    params: GenerationParams
-    family: Family
-    models: Models
-    pictures: Sequence[Path]
-    output_format: OutputFormat
-    notes: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Job:
     """A request with everything it needs at hand: resolved, its seed drawn, models found, pictures fitted."""
 
@@ -141,12 +127,15 @@ def generate(
     *,
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
+    on_preview: OnPreview | None = None,
 ) -> GenerationResult:
     """Make one clip. One at a time in a process; the model stays loaded for the next.
 
     Args:
         params: the request, or its keys as a mapping (snake_case or camelCase).
         on_progress: called with `Progress` events, in this thread.
+        on_preview: called while denoising, in this thread, with `(frames, height, width, 3)` uint8: all frames as they
+            are now, one pixel for a latent's. As often as 2 % of the time allow, what the listener takes included.
         cancel: when set (from any thread), the generation stops at its next step.
 
     Raises:
@@ -159,7 +148,7 @@ def generate(
         stopwatch = Stopwatch()
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
-        frames, plan, notes = compute(job, reporter, stopwatch)
+        frames, plan, notes = compute(job, reporter, stopwatch, on_preview)
         record = record_of(job, plan, notes)
         reporter.tell(95, "Encoding video...")
         write(job, frames, record)
@@ -208,61 +197,6 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     )
 
 
-def resolve_request(request: GenerationParams, settings: Settings, models: Models | None = None) -> Resolved:
-    """What a request comes to on this machine, by the models' configs alone: a millisecond, no torch.
-
-    models: those of the request, if they have been found already.
-
-    Raises:
-        InputError: what the models do not take.
-        SetupError: a model that is not there, or is another kind of model.
-    """
-    family = FAMILIES[request.pipeline]
-    models = models or family.models(request, settings)
-    params, notes = resolve(request, family.limits(request, models))
-    for name, model in models.items():
-        if getattr(request, name) is None:
-            notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
-    params, speed_notes = at_available_speed(params)
-    output_format = format_of(params)
-    if output_format == "gif" and params.fps > GIF_SMOOTH_FPS:
-        notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
-    seed = secrets.randbelow(MAX_SEED + 1) if params.seed == -1 else params.seed
-    params = params.model_copy(update={"seed": seed, "output_format": output_format})
-    paths = [picture_path(path) for path in (params.image_path, params.last_image_path) if path is not None]
-    if params.conditioning != "sparsectrl":
-        paths = paths[:1]
-    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes])
-
-
-def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
-    """No family has compiled pipelines yet: every request runs at speed exact, and says so."""
-    if params.speed == "exact":
-        return params, []
-    return params.replace(speed="exact"), [
-        f"speed {params.speed} is not available in this version: the clip was made at speed exact."
-    ]
-
-
-def format_of(params: GenerationParams) -> OutputFormat:
-    """The container: what was asked for, else what the output path ends in, else MP4."""
-    suffix = Path(params.output_path).suffix.lower().lstrip(".") if params.output_path else ""
-    formats: dict[str, OutputFormat] = {"mp4": "mp4", "gif": "gif", "webm": "webm"}
-    if params.output_path and suffix not in formats:
-        raise InputError(
-            "invalid_value",
-            f"outputPath ends in {'.' + suffix if suffix else 'nothing'}: {params.output_path}.",
-            ["Let outputPath end in .mp4, .gif or .webm"],
-        )
-    if params.output_format and suffix and formats[suffix] != params.output_format:
-        raise InputError(
-            "invalid_value",
-            f"outputFormat is {params.output_format}, but outputPath ends in .{suffix}.",
-            [f"Let outputPath end in .{params.output_format}", f"Set outputFormat to {formats[suffix]}"],
-        )
-    return params.output_format or formats.get(suffix, "mp4")
-
-
 def dated(settings: Settings, params: GenerationParams) -> Path:
     """A new name in the output folder: date, time, the picture's name and the seed."""
     stem = Path(params.image_path.removeprefix("example:")).stem[:40]
@@ -276,7 +210,7 @@ def dated(settings: Settings, params: GenerationParams) -> Path:
 
 
 def compute(
-    job: Job, reporter: Reporter, stopwatch: Stopwatch | None = None
+    job: Job, reporter: Reporter, stopwatch: Stopwatch | None = None, on_preview: OnPreview | None = None
 ) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
     """Load, denoise, decode: frames `(frames, height, width, 3)` uint8, the plan executed, notes."""
     stopwatch = stopwatch or Stopwatch()
@@ -289,11 +223,11 @@ def compute(
 
     def work() -> tuple[torch.Tensor, list[str]]:
         reporter.tell(10, "Loading model...")
-        pipe = _warm.get(warm_key(job, plan), lambda: loaded(job, getattr(torch, plan.dtype), plan))
+        pipe = warm_pipeline(job, plan)
         stopwatch.end("load", plan)
         reporter.tell(15, "Processing image...")
         with restored_on_failure(pipe, plan):
-            latents, notes = denoise(job, pipe, reporter, lambda: stopwatch.end("encode", plan))
+            latents, notes = denoise(job, pipe, reporter, lambda: stopwatch.end("encode", plan), on_preview)
             stopwatch.end("denoise", plan)
             return decode(job, pipe, latents, reporter), notes
 
@@ -307,6 +241,54 @@ def compute(
     levels = (frames * 255).round().astype(np.uint8)
     stopwatch.end("decode")
     return levels, plan, notes
+
+
+def preload(
+    params: GenerationParams | Mapping[str, Any],
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: CancelToken | None = None,
+) -> None:
+    """Load a request's models, so that its generation starts at once. Arguments and errors as for `generate`."""
+    request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
+    reporter = Reporter(on_progress, cancel)
+    with turn(reporter):
+        reporter.tell(0, "Checking the request...")
+        job = prepare(request, load_settings(), reporter)
+        reporter.tell(5, "Loading libraries...")
+        import torch
+
+        plan = make_plan()
+        reporter.tell(10, "Loading model...")
+        devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
+        with torch.random.fork_rng(devices):
+            typed_failures(job.params, lambda: warm_pipeline(job, plan))
+        reporter.done()
+
+
+def unload() -> None:
+    """Drop the loaded models and give their memory back; waits for a generation that runs."""
+    with _lock:
+        _warm.drop()
+        _warm_names.clear()
+
+
+def loaded_models() -> list[str]:
+    """The names of the models that are loaded now."""
+    return list(_warm_names)
+
+
+def warm_pipeline(job: Job, plan: Plan) -> Any:
+    """The request's pipeline, loaded unless it is the one that is warm."""
+    import torch
+
+    def load() -> Any:
+        _warm_names.clear()
+        return loaded(job, getattr(torch, plan.dtype), plan)
+
+    pipe = _warm.get(warm_key(job, plan), load)
+    _warm_names[:] = [model.name for model in job.models.values()]
+    return pipe
 
 
 def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
@@ -346,7 +328,9 @@ def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
         raise
 
 
-def denoise(job: Job, pipe: Any, reporter: Reporter, on_encoded: Callable[[], None]) -> tuple[torch.Tensor, list[str]]:
+def denoise(
+    job: Job, pipe: Any, reporter: Reporter, on_encoded: Callable[[], None], on_preview: OnPreview | None = None
+) -> tuple[torch.Tensor, list[str]]:
     """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet.
 
     on_encoded: called once, as the first denoising step begins: pictures and text are encoded then.
@@ -367,6 +351,7 @@ def denoise(job: Job, pipe: Any, reporter: Reporter, on_encoded: Callable[[], No
         reporter.step(done + share, steps)
 
     with (
+        previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),
         watched(denoiser_layers(pipe), on_layer),
         # the pictures; between windows, frames too
         watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from vidkit.errors import InputError
+from vidkit.errors import InputError, Remedy
 
 SCHEMA_VERSION: Final = 1
 MAX_SEED: Final = 2**31 - 1
@@ -27,14 +27,23 @@ Fit = Literal["crop", "pad", "stretch"]
 Speed = Literal["exact", "fast", "turbo"]
 OutputFormat = Literal["mp4", "gif", "webm"]
 
+#: what belongs together in an interface, in its order there; "hidden": nothing for a person to set
+Group = Literal["picture", "prompt", "model", "size", "motion", "quality", "more", "output", "hidden"]
+
 EVERY_FAMILY: Final = get_args(PipelineName)
 
 
 def parameter(
-    default: Any, help: str, *, used_by: tuple[str, ...] = EVERY_FAMILY, unit: str = "", **bounds: Any
+    default: Any,
+    help: str,
+    *,
+    used_by: tuple[str, ...] = EVERY_FAMILY,
+    unit: str = "",
+    group: Group = "more",
+    **bounds: Any,
 ) -> Any:
     """A schema field. used_by: families, or "family/conditioning" for one conditioning mode of a family."""
-    extra: dict[str, Any] = {"unit": unit, "usedBy": list(used_by)}
+    extra: dict[str, Any] = {"unit": unit, "usedBy": list(used_by), "group": group}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
@@ -52,58 +61,87 @@ class GenerationParams(BaseModel):
         strict=True, frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
     )
 
-    schema_version: int = parameter(SCHEMA_VERSION, "Version of this schema.", ge=1, le=SCHEMA_VERSION)
-    pipeline: PipelineName = parameter("svd", "Model family: svd, or animatediff for control by text.")
+    schema_version: int = parameter(SCHEMA_VERSION, "Version of this schema.", group="hidden", ge=1, le=SCHEMA_VERSION)
+    pipeline: PipelineName = parameter("svd", "Model family: svd, or animatediff for control by text.", group="model")
     base_model: str | None = parameter(
         None,
         "Model: a diffusers folder, a name in the models folder or bundled:NAME; for animatediff a Stable Diffusion "
         "1.5 folder or .safetensors file. Not given: the family's default model.",
+        group="model",
     )
-    motion_adapter: str | None = parameter(None, "Motion adapter folder.", used_by=("animatediff",))
-    controlnet: str | None = parameter(None, "SparseCtrl model folder.", used_by=("animatediff/sparsectrl",))
-    image_path: str = parameter(..., "The picture to animate: an image file, or a clip made by vidkit.", min_length=1)
-    last_image_path: str | None = parameter(None, "Picture for the last frame.", used_by=("animatediff/sparsectrl",))
-    prompt: str = parameter(..., "What should be seen and happen. Required; svd ignores it.", used_by=("animatediff",))
-    negative_prompt: str = parameter("", "What should not be seen.", used_by=("animatediff",))
-    width: int | None = parameter(None, "Width of the clip.", unit="pixels", ge=16, le=4096)
-    height: int | None = parameter(None, "Height of the clip.", unit="pixels", ge=16, le=4096)
-    fit: Fit = parameter("crop", "How the picture is fitted to the size: crop, pad or stretch.")
-    num_frames: int | None = parameter(None, "Length of the clip.", unit="frames", ge=2, le=1024)
-    fps: int = parameter(8, "Playback rate; for svd also a condition of the motion.", unit="frames/s", ge=1, le=120)
-    num_inference_steps: int | None = parameter(None, "Denoising steps.", unit="steps", ge=1, le=200)
+    motion_adapter: str | None = parameter(None, "Motion adapter folder.", group="model", used_by=("animatediff",))
+    controlnet: str | None = parameter(
+        None, "SparseCtrl model folder.", group="model", used_by=("animatediff/sparsectrl",)
+    )
+    image_path: str = parameter(
+        ..., "The picture to animate: an image file, or a clip made by vidkit.", group="picture", min_length=1
+    )
+    last_image_path: str | None = parameter(
+        None, "Picture for the last frame.", group="picture", used_by=("animatediff/sparsectrl",)
+    )
+    prompt: str = parameter(
+        ..., "What should be seen and happen. Required; svd ignores it.", group="prompt", used_by=("animatediff",)
+    )
+    negative_prompt: str = parameter("", "What should not be seen.", group="prompt", used_by=("animatediff",))
+    width: int | None = parameter(None, "Width of the clip.", group="size", unit="pixels", ge=16, le=4096)
+    height: int | None = parameter(None, "Height of the clip.", group="size", unit="pixels", ge=16, le=4096)
+    fit: Fit = parameter("crop", "How the picture is fitted to the size: crop, pad or stretch.", group="size")
+    num_frames: int | None = parameter(None, "Length of the clip.", group="size", unit="frames", ge=2, le=1024)
+    fps: int = parameter(
+        8, "Playback rate; for svd also a condition of the motion.", group="size", unit="frames/s", ge=1, le=120
+    )
+    num_inference_steps: int | None = parameter(None, "Denoising steps.", group="quality", unit="steps", ge=1, le=200)
     guidance_scale: float = parameter(
-        7.5, "How far the prompt is obeyed; 1 switches guidance off.", used_by=("animatediff",), ge=1, le=30
+        7.5,
+        "How far the prompt is obeyed; 1 switches guidance off.",
+        group="motion",
+        used_by=("animatediff",),
+        ge=1,
+        le=30,
     )
-    min_guidance_scale: float | None = parameter(None, "Guidance at the first frame.", used_by=("svd",), ge=1, le=20)
+    min_guidance_scale: float | None = parameter(
+        None, "Guidance at the first frame.", group="motion", used_by=("svd",), ge=1, le=20
+    )
     max_guidance_scale: float | None = parameter(
-        None, "Guidance at the last frame; 1 switches guidance off.", used_by=("svd",), ge=1, le=20
+        None, "Guidance at the last frame; 1 switches guidance off.", group="motion", used_by=("svd",), ge=1, le=20
     )
-    motion_bucket_id: int = parameter(127, "Amount of motion.", used_by=("svd",), ge=0, le=255)
+    motion_bucket_id: int = parameter(127, "Amount of motion.", group="motion", used_by=("svd",), ge=0, le=255)
     noise_aug_strength: float = parameter(
-        0.02, "Noise added to the picture: more frees the motion from it.", used_by=("svd",), ge=0, le=1
+        0.02, "Noise added to the picture: more frees the motion from it.", group="motion", used_by=("svd",), ge=0, le=1
     )
     conditioning: Conditioning = parameter(
         "init",
         "How the picture conditions animatediff: init (start from it, see strength), sparsectrl (it is the first "
         "frame) or pia (extra channels of a PIA motion adapter).",
+        group="model",
         used_by=("animatediff",),
     )
     strength: float = parameter(
-        0.8, "How much the picture may change: 1 ignores it.", used_by=("animatediff/init",), gt=0, le=1
+        0.8, "How much the picture may change: 1 ignores it.", group="motion", used_by=("animatediff/init",), gt=0, le=1
     )
     conditioning_scale: float = parameter(
-        1.0, "Weight of the SparseCtrl picture.", used_by=("animatediff/sparsectrl",), ge=0, le=2
+        1.0, "Weight of the SparseCtrl picture.", group="motion", used_by=("animatediff/sparsectrl",), ge=0, le=2
     )
-    motion_scale: int = parameter(0, "PIA's motion preset.", used_by=("animatediff/pia",), ge=0, le=8)
-    seed: int = parameter(-1, "Random seed; -1 draws one, which the result reports.", ge=-1, le=MAX_SEED)
+    motion_scale: int = parameter(0, "PIA's motion preset.", group="motion", used_by=("animatediff/pia",), ge=0, le=8)
+    seed: int = parameter(
+        -1, "Random seed; -1 draws one, which the result reports.", group="motion", ge=-1, le=MAX_SEED
+    )
     decode_chunk_size: int = parameter(
-        4, "Frames decoded at once: fewer need less memory.", unit="frames", ge=1, le=1024
+        4, "Frames decoded at once: fewer need less memory.", group="quality", unit="frames", ge=1, le=1024
     )
-    speed: Speed = parameter("exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.")
-    output_format: OutputFormat | None = parameter(None, "Container. Not given: from the output path, else mp4.")
-    output_path: str | None = parameter(None, "Where to write. Not given: a dated name in the output folder.")
-    overwrite: bool = parameter(False, "Replace an existing output file.")
-    bare: bool = parameter(False, "Keep settings and picture out of the clip; the AI-generated mark stays.")
+    speed: Speed = parameter(
+        "exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.", group="quality"
+    )
+    output_format: OutputFormat | None = parameter(
+        None, "Container. Not given: from the output path, else mp4.", group="output"
+    )
+    output_path: str | None = parameter(
+        None, "Where to write. Not given: a dated name in the output folder.", group="output"
+    )
+    overwrite: bool = parameter(False, "Replace an existing output file.", group="output")
+    bare: bool = parameter(
+        False, "Keep settings and picture out of the clip; the AI-generated mark stays.", group="output"
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -168,6 +206,7 @@ def canonical_keys(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[InputE
                     "invalid_value",
                     f"{wire_name(name)} is given twice, as {result[name]!r} and {value!r}.",
                     [f"Give {wire_name(name)} once"],
+                    [name],
                 )
             )
         result[name] = value
@@ -185,6 +224,7 @@ def empty_prompt() -> InputError:
         "empty_prompt",
         "The prompt is empty. Every request needs one (svd ignores it, the protocol still asks for it).",
         ["Describe what should happen, for example: slow cinematic zoom in, golden hour light"],
+        ["prompt"],
     )
 
 
@@ -216,8 +256,16 @@ RANGE_ERRORS: Final = {"greater_than", "greater_than_equal", "less_than", "less_
 
 def in_one(problems: Sequence[InputError]) -> InputError:
     """All problems of a request in one error, so that they can be mended at once; its code is that of the first."""
-    suggestions = [suggestion for problem in problems for suggestion in problem.suggestions]
-    return InputError(problems[0].code, " ".join(problem.message for problem in problems), suggestions)
+    if len(problems) == 1:
+        return problems[0]
+    error = InputError(
+        problems[0].code,
+        " ".join(problem.message for problem in problems),
+        [suggestion for problem in problems for suggestion in problem.suggestions],
+        [name for problem in problems for name in problem.concerns],
+    )
+    error.problems = tuple(problems)
+    return error
 
 
 def validation_problems(error: ValidationError) -> list[InputError]:
@@ -229,11 +277,11 @@ def validation_problems(error: ValidationError) -> list[InputError]:
         if item["type"] == "missing":
             if name != "prompt":
                 advice = f"Give {key}: {GenerationParams.model_fields[name].description}"
-                problems.append(InputError("missing_parameter", f"{key} is missing.", [advice]))
+                problems.append(InputError("missing_parameter", f"{key} is missing.", [advice], [name]))
             continue
         code = "out_of_range" if item["type"] in RANGE_ERRORS else "invalid_value"
         message = f"{key} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}."
-        problems.append(InputError(code, message, [f"Set {key} to {describe_values(name)}"]))
+        problems.append(InputError(code, message, [f"Set {key} to {describe_values(name)}"], [name]))
     return problems
 
 
@@ -282,6 +330,11 @@ def users_of(name: str) -> list[str]:
     return list(extra["usedBy"]) if isinstance(extra, dict) else []  # type: ignore[arg-type]
 
 
+def group_of(name: str) -> str:
+    extra = GenerationParams.model_fields[name].json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else "more"
+
+
 def is_used(name: str, pipeline: str, conditioning: str) -> bool:
     """Whether a parameter has an effect with this family and conditioning."""
     return bool({pipeline, f"{pipeline}/{conditioning}"} & set(users_of(name)))
@@ -305,34 +358,51 @@ def resolve(params: GenerationParams, limits: Limits) -> tuple[GenerationParams,
     """Every default filled in for one model, and notes on what it ignores.
 
     Raises:
-        InputError: `out_of_range` or `invalid_size`, naming the nearest valid value.
+        InputError: `out_of_range` or `invalid_size`, naming the nearest valid value; all of them in one.
     """
     filled = {name: value for name, value in limits.defaults.items() if getattr(params, name) is None}
     resolved = params.replace(**filled)
-    for name, (low, high) in limits.ranges.items():
-        value = getattr(resolved, name)
-        if value is not None and not low <= value <= high:
-            raise InputError(
-                "out_of_range",
-                f"{wire_name(name)} is {value}; {limits.model} takes {low:g} to {high:g}.",
-                [f"Set {wire_name(name)} to {min(max(value, low), high):g}"],
-            )
-    check_size(resolved, limits)
+    problems = [*range_problems(resolved, limits), *size_problems(resolved, limits)]
+    if problems:
+        raise in_one(problems)
     return resolved, ignored_notes(params, limits)
 
 
-def check_size(params: GenerationParams, limits: Limits) -> None:
+def range_problems(params: GenerationParams, limits: Limits) -> list[InputError]:
+    problems = []
+    for name, (low, high) in limits.ranges.items():
+        value = getattr(params, name)
+        if value is None or low <= value <= high:
+            continue
+        nearest = plain_type(GenerationParams.model_fields[name])(min(max(value, low), high))
+        problems.append(
+            InputError(
+                "out_of_range",
+                f"{wire_name(name)} is {value}; {limits.model} takes {low:g} to {high:g}.",
+                [Remedy(f"Set {wire_name(name)} to {nearest:g}", **{name: nearest})],
+                [name],
+            )
+        )
+    return problems
+
+
+def size_problems(params: GenerationParams, limits: Limits) -> list[InputError]:
     step = limits.size_multiple
     sides = {"width": params.width, "height": params.height}
-    wrong = {name: side for name, side in sides.items() if side is None or side % step}
-    if wrong:
-        nearest = {name: max(step, round((side or step) / step) * step) for name, side in sides.items()}
-        raise InputError(
+    wrong = [name for name, side in sides.items() if side is None or side % step]
+    if not wrong:
+        return []
+    nearest = {name: max(step, round((side or step) / step) * step) for name, side in sides.items()}
+    width, height = nearest["width"], nearest["height"]
+    return [
+        InputError(
             "invalid_size",
             f"{params.width}x{params.height} pixels is not a size {limits.model} can make: width and height must be "
-            f"multiples of {step}. The nearest valid size is {nearest['width']}x{nearest['height']}.",
-            [f"Set width to {nearest['width']} and height to {nearest['height']}"],
+            f"multiples of {step}. The nearest valid size is {width}x{height}.",
+            [Remedy(f"Set width to {width} and height to {height}", **nearest)],
+            wrong,
         )
+    ]
 
 
 def ignored_notes(params: GenerationParams, limits: Limits) -> list[str]:

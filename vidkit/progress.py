@@ -6,9 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidkit.errors import Cancelled
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+#: called with all frames as they are now, `(frames, height, width, 3)` uint8, small
+OnPreview = Callable[["npt.NDArray[np.uint8]"], None]
 
 
 class CancelToken:

@@ -1,6 +1,7 @@
 """Where vidkit keeps things, and the user's settings: environment first, then config.json.
 
-`VIDKIT_HOME` (else the platform's data folder) holds models/, output/, logs/, cache/ and config.json.
+`VIDKIT_HOME` (else the platform's data folder) holds models/, output/, runs/, pictures/, cache/ and
+config.json.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 from vidkit.errors import SetupError
+from vidkit.files import written_whole
 
 
 def home() -> Path:
@@ -24,9 +28,10 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """default_models: the model a family uses when a request names none, by family."""
+    """default_models: the model a family uses when a request names none, by family; panel: what the panel keeps."""
 
     default_models: Mapping[str, str] = field(default_factory=dict)
+    panel: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def models(self) -> Path:
@@ -35,6 +40,15 @@ class Settings:
     @property
     def output(self) -> Path:
         return home() / "output"
+
+    @property
+    def runs(self) -> Path:
+        return home() / "runs"
+
+    @property
+    def pictures(self) -> Path:
+        """Uploaded pictures."""
+        return home() / "pictures"
 
     @property
     def cache(self) -> Path:
@@ -47,21 +61,45 @@ def load_settings() -> Settings:
     Raises:
         SetupError: `invalid_config`, when the file is not a JSON object of the known shape; it is left as it is.
     """
-    path = home() / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Settings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise invalid_config(path, str(error)) from error
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise invalid_config(path, str(error)) from error
-    models = content.get("defaultModels", {}) if isinstance(content, dict) else None
+    content = read_config()
+    models, panel = content.get("defaultModels", {}), content.get("panel", {})
     if not isinstance(models, dict) or not all(isinstance(value, str) for value in models.values()):
-        raise invalid_config(path, 'expected {"defaultModels": {"svd": "NAME OR PATH"}}')
-    return Settings(default_models=models)
+        raise invalid_config(config_path(), 'expected {"defaultModels": {"svd": "NAME OR PATH"}}')
+    if not isinstance(panel, dict):
+        raise invalid_config(config_path(), f"panel is {panel!r}, not a JSON object")
+    return Settings(default_models=models, panel=panel)
+
+
+def update_settings(**changes: Any) -> None:
+    """Set keys of config.json, others kept. Safe from several processes at once, written whole or not at all.
+
+    Raises:
+        SetupError: `invalid_config`, as `load_settings`.
+        OSError: it cannot be written.
+    """
+    path = config_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".config.json.lock")):
+        content = read_config() | changes
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def config_path() -> Path:
+    return home() / "config.json"
+
+
+def read_config() -> dict[str, Any]:
+    path = config_path()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise invalid_config(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise invalid_config(path, "expected a JSON object")
+    return content
 
 
 def invalid_config(path: Path, reason: str) -> SetupError:

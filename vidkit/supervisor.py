@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import Cancelled, CriticalError, VidkitError
+from vidkit.files import partial_files
 from vidkit.settings import load_settings
 
 #: seconds a worker has to stop by itself; the protocol promises an answer within 5
@@ -113,8 +114,6 @@ class Supervisor:
         self._worker = None
         if self._relay is not None:
             self._relay.join(1)
-        from vidkit.video import partial_files  # numpy and Pillow are slow to import, and rarely needed here
-
         for part in partial_files(output_folder(request), worker.pid):
             with contextlib.suppress(OSError):  # a folder that has gone or changed; the answer matters more
                 part.unlink()

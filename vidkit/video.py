@@ -30,6 +30,7 @@ from vidkit.container import (
 )
 from vidkit.errors import CriticalError, GenerationError, InputError, SetupError, VidkitError
 from vidkit.ffmpeg import VideoInfo
+from vidkit.files import temporary_beside
 from vidkit.params import OutputFormat
 
 __all__ = [
@@ -39,18 +40,15 @@ __all__ = [
     "VideoInfo",
     "check_frames",
     "contact_sheet",
-    "partial_files",
     "poster",
     "probe",
     "read_cover",
     "read_frames",
     "read_record",
     "sidecar_path",
-    "temporary_beside",
     "verify_video",
     "write_sidecar",
     "write_video",
-    "written_whole",
 ]
 
 MAX_COVERS: Final = 2
@@ -189,34 +187,6 @@ def contact_sheet(frames: Frames, columns: int) -> Image.Image:
 def poster(frames: Frames) -> Image.Image:
     """The picture that stands for the clip: its first frame, so that playing does not begin with a jump."""
     return Image.fromarray(frames[0])
-
-
-def temporary_beside(path: Path) -> Path:
-    """The name under which this process writes `path` until it is whole: in the same folder, hidden."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix or '.tmp'}")
-
-
-@contextmanager
-def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a name beside `path` to write; at the end it becomes `path` in one step, or nothing is left of it.
-
-    durable: also after a power cut, for some milliseconds. Raises OSError as it is.
-    """
-    temporary = temporary_beside(path)
-    try:
-        yield temporary
-        if durable:
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # what went wrong is told, not this
-            temporary.unlink(missing_ok=True)
-
-
-def partial_files(folder: Path, pid: int) -> list[Path]:
-    """What a killed process `pid` left unfinished in `folder` (its clips and their parts), to be removed."""
-    return sorted(folder.glob(f".*.{pid}.part.*"))
 
 
 def _check_arguments(frames: Frames, fps: int, output_format: OutputFormat, cover: Sequence[Image.Image]) -> None:

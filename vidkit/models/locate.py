@@ -77,6 +77,7 @@ def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> 
             "invalid_model",
             f"{path} is no {role} for this request: it is a {model.kind}, wanted is {' or '.join(kinds)}.",
             [f"Set the {role} to a {kinds[0]}", "Choose the pipeline that fits the model"],
+            [role.replace(" ", "_")],
         )
     return model
 
@@ -99,6 +100,7 @@ def find(wanted: str, settings: Settings, role: str) -> Path:
         "model_not_found",
         f"The {role} {wanted[:200]!r} was not found, neither as a path nor in {settings.models}.",
         [f"Check the path of the {role}", f"Put the model into {settings.models}", f"Use a bundled model: {bundled}"],
+        [role.replace(" ", "_")],
     )
 
 

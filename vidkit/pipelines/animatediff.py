@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.errors import InputError, SetupError
+from vidkit.errors import InputError, Remedy, SetupError
 from vidkit.models.locate import CARD_FILE, Model, invalid_config, locate, locate_base, read_json
 from vidkit.models.single_file import check_sd15_checkpoint
 from vidkit.params import GenerationParams, Limits, bounds_of
@@ -49,6 +49,8 @@ MAX_STEPS: Final = bounds_of(GenerationParams.model_fields["num_inference_steps"
 
 class AnimateDiff:
     """The conditioning modes share everything but the pipeline class and the way the picture is handed over."""
+
+    frame_axis = 2
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, BASE_KINDS, bundled="bundled:tiny-animatediff")
@@ -138,7 +140,11 @@ def part(params: GenerationParams, settings: Settings, name: str, kind: str, bun
         raise SetupError(
             "model_not_found",
             f"animatediff with conditioning {params.conditioning} needs a {role}, and the request names none.",
-            [f"Set {key} to the folder of a {kind}", "Use pipeline svd, which needs no other model"],
+            [
+                f"Set {key} to the folder of a {kind}",
+                Remedy("Use pipeline svd, which needs no other model", pipeline="svd"),
+            ],
+            [name],
         )
     return locate(wanted, settings, [kind], role)
 
@@ -157,7 +163,11 @@ def check_adapter(adapter: Model, params: GenerationParams) -> None:
         raise SetupError(
             "invalid_model",
             f"{adapter.name} is {what}; it does not work with conditioning {params.conditioning}.",
-            [f"Set conditioning to {' or '.join(served)}", "Choose another motion adapter"],
+            [
+                *(Remedy(f"Set conditioning to {mode}", conditioning=mode) for mode in served),
+                "Choose another motion adapter",
+            ],
+            ["conditioning", "motion_adapter"],
         )
 
 
@@ -185,7 +195,11 @@ def check_last_picture(params: GenerationParams, windows: Windows) -> None:
         "out_of_range",
         f"numFrames is {windows.frames}; with lastImagePath the clip is made in one pass, and {windows.model} holds "
         f"{windows.held} frames.",
-        [f"Set numFrames to {windows.held}", "Leave lastImagePath out: longer clips are then made in sliding windows"],
+        [
+            Remedy(f"Set numFrames to {windows.held}", num_frames=windows.held),
+            Remedy("Leave lastImagePath out: longer clips are then made in sliding windows", last_image_path=None),
+        ],
+        ["num_frames", "last_image_path"],
     )
 
 
@@ -215,13 +229,15 @@ def check_steps(params: GenerationParams, steps: int) -> None:
     """Video-to-video runs steps x strength steps, and fails obscurely when that is none."""
     if params.conditioning != "init" or int(steps * params.strength) >= 1:
         return
-    suggestions = [f"Set strength to at least {math.ceil(100 / steps) / 100:g}"]
+    least = math.ceil(100 / steps) / 100
+    suggestions = [Remedy(f"Set strength to at least {least:g}", strength=least)]
     if (enough := math.ceil(1 / params.strength) + 1) <= MAX_STEPS:
-        suggestions.append(f"Set numInferenceSteps to {enough}")
+        suggestions.append(Remedy(f"Set numInferenceSteps to {enough}", num_inference_steps=enough))
     raise InputError(
         "out_of_range",
         f"numInferenceSteps {steps} times strength {params.strength:g} leaves no step to run.",
         suggestions,
+        ["num_inference_steps", "strength"],
     )
 
 

@@ -22,7 +22,12 @@ Models = Mapping[str, Model]
 
 
 class Family(Protocol):
-    """One model family. Importing and asking `models` and `limits` loads no torch."""
+    """One model family. Importing and asking `models` and `limits` loads no torch.
+
+    frame_axis: the frames' axis of the latents while its pipeline denoises.
+    """
+
+    frame_axis: int
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         """The models a request needs. Raises SetupError `model_not_found` or `invalid_model`."""

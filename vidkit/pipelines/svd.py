@@ -27,6 +27,8 @@ IGNORED = {
 class StableVideoDiffusion:
     """diffusers' `StableVideoDiffusionPipeline`."""
 
+    frame_axis = 1
+
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, ["StableVideoDiffusionPipeline"], bundled="bundled:tiny-svd")
         return {"base_model": base}

@@ -17,9 +17,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from vidkit.errors import CriticalError, SetupError, VidkitError, internal_error
+from vidkit.files import written_whole
 from vidkit.params import OutputFormat
 from vidkit.runs.manifest import Manifest
-from vidkit.video import sidecar_path, written_whole
+from vidkit.video import sidecar_path
 
 logger = logging.getLogger("vidkit")
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.generation import resolve_request
 from vidkit.models.content_hash import hash_model
 from vidkit.params import GenerationParams, wire_name
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
 from vidkit.record import content_of, file_identity, key_of
+from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import InputError
+from vidkit.files import written_whole
 from vidkit.params import GenerationParams, canonical_name, choices_of, plain_type
 from vidkit.runs.folder import RunFolder, read_document, run_folders, typed_write_errors
 from vidkit.runs.manifest import Manifest
-from vidkit.video import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidkit.errors import InputError
+from vidkit.files import written_whole
 from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, read_sweep
-from vidkit.video import read_frames, written_whole
+from vidkit.video import read_frames
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -22,9 +22,9 @@ from urllib.parse import quote
 
 import yaml
 
+from vidkit.files import written_whole
 from vidkit.params import canonical_names
 from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, is_number, read_sweep
-from vidkit.video import written_whole
 
 REPORT_NAME: Final = "report.html"
 

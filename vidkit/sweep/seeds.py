@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import InputError
+from vidkit.files import written_whole
 from vidkit.params import MAX_SEED
-from vidkit.video import written_whole
 
 PLAN_FILE: Final = "plan.json"
 PLAN_VERSION: Final = 1

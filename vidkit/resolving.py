@@ -1,0 +1,91 @@
+"""What a request comes to on this machine: defaults filled in, models and pictures found, the seed drawn."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidkit.errors import InputError, Remedy
+from vidkit.models.locate import picture_path
+from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
+from vidkit.pipelines import FAMILIES
+from vidkit.pipelines.family import Family, Models
+from vidkit.settings import Settings
+from vidkit.video import GIF_SMOOTH_FPS
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every default filled in and its seed drawn; its models and pictures found, but not yet read.
+
+    pictures: the files of the first frame's picture and, where it is used, the last frame's.
+    """
+
+    params: GenerationParams
+    family: Family
+    models: Models
+    pictures: Sequence[Path]
+    output_format: OutputFormat
+    notes: Sequence[str]
+
+
+def resolve_request(request: GenerationParams, settings: Settings, models: Models | None = None) -> Resolved:
+    """What a request comes to on this machine, by the models' configs alone: a millisecond, no torch.
+
+    models: those of the request, if they have been found already.
+
+    Raises:
+        InputError: what the models do not take.
+        SetupError: a model that is not there, or is another kind of model.
+    """
+    family = FAMILIES[request.pipeline]
+    models = models or family.models(request, settings)
+    params, notes = resolve(request, family.limits(request, models))
+    for name, model in models.items():
+        if getattr(request, name) is None:
+            notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
+    params, speed_notes = at_available_speed(params)
+    output_format = format_of(params)
+    if output_format == "gif" and params.fps > GIF_SMOOTH_FPS:
+        notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
+    seed = secrets.randbelow(MAX_SEED + 1) if params.seed == -1 else params.seed
+    params = params.model_copy(update={"seed": seed, "output_format": output_format})
+    paths = [picture_path(path) for path in (params.image_path, params.last_image_path) if path is not None]
+    if params.conditioning != "sparsectrl":
+        paths = paths[:1]
+    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes])
+
+
+def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
+    """No family has compiled pipelines yet: every request runs at speed exact, and says so."""
+    if params.speed == "exact":
+        return params, []
+    return params.replace(speed="exact"), [
+        f"speed {params.speed} is not available in this version: the clip was made at speed exact."
+    ]
+
+
+def format_of(params: GenerationParams) -> OutputFormat:
+    """The container: what was asked for, else what the output path ends in, else MP4."""
+    suffix = Path(params.output_path).suffix.lower().lstrip(".") if params.output_path else ""
+    formats: dict[str, OutputFormat] = {"mp4": "mp4", "gif": "gif", "webm": "webm"}
+    if params.output_path and suffix not in formats:
+        raise InputError(
+            "invalid_value",
+            f"outputPath ends in {'.' + suffix if suffix else 'nothing'}: {params.output_path}.",
+            ["Let outputPath end in .mp4, .gif or .webm"],
+            ["output_path"],
+        )
+    if params.output_format and suffix and formats[suffix] != params.output_format:
+        raise InputError(
+            "invalid_value",
+            f"outputFormat is {params.output_format}, but outputPath ends in .{suffix}.",
+            [
+                f"Let outputPath end in .{params.output_format}",
+                Remedy(f"Set outputFormat to {formats[suffix]}", output_format=formats[suffix]),
+            ],
+            ["output_path", "output_format"],
+        )
+    return params.output_format or formats.get(suffix, "mp4")
