@@ -1,0 +1,162 @@
+"""The requests whose device memory `benchmarks.memory` measures."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vidkit.device import Plan
+from vidkit.params import GenerationParams
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A request to measure. guided: classifier-free guidance on; more: further parameters."""
+
+    model: str
+    width: int
+    height: int
+    frames: int
+    chunk: int
+    guided: bool = True
+    offload: str = "none"
+    conditioning: str = "init"
+    split: str = "calibration"
+
+    def params(self, models: Path) -> GenerationParams:
+        names: dict[str, Any] = {"base_model": self.model if ":" in self.model else str(models / self.model)}
+        if self.family == "animatediff":
+            tiny, adapter = ":" in self.model, "pia_adapter" if self.conditioning == "pia" else "motion_adapter"
+            names["motion_adapter"] = "bundled:tiny-motion-adapter" if tiny else str(models / adapter)
+            names["conditioning"] = self.conditioning
+            names["guidance_scale"] = 7.5 if self.guided else 1.0
+            if self.conditioning == "sparsectrl":
+                names["controlnet"] = str(models / "sparse_controlnet")
+        else:
+            names |= {"min_guidance_scale": 1.0, "max_guidance_scale": 3.0 if self.guided else 1.0}
+        return GenerationParams(
+            pipeline=self.family,
+            image_path="example:photo",
+            prompt="a storm over the sea",
+            width=self.width,
+            height=self.height,
+            num_frames=self.frames,
+            decode_chunk_size=self.chunk,
+            num_inference_steps=2,
+            seed=1,
+            **names,
+        )
+
+    @property
+    def family(self) -> Any:
+        return "svd" if "svd" in self.model else "animatediff"
+
+    def plan(self, device: str) -> Plan:
+        return Plan("cuda", "float16", self.offload) if device == "cuda" else Plan("cpu", "float32", "none")
+
+
+def settings() -> list[Setting]:
+    """By offload and model, so that each is loaded once."""
+    chosen = [*svd_settings(), *animatediff_settings(), *other_models(), *table_and_drawn()]
+    together = [*chosen, *judged_settings()]
+    return sorted(together, key=lambda setting: (setting.offload == "model", setting.model[::-1], setting.conditioning))
+
+
+def svd_settings() -> list[Setting]:
+    resident = [
+        (1024, 576, 25, 4, True), (1024, 576, 14, 8, True), (512, 512, 25, 25, True), (768, 448, 20, 2, False),
+        (256, 256, 16, 1, True), (512, 320, 40, 4, True), (576, 1024, 25, 1, False), (768, 768, 25, 5, True),
+        (640, 384, 60, 16, True), (320, 320, 8, 8, False), (448, 256, 48, 12, True), (704, 512, 14, 3, True),
+        (1024, 576, 25, 25, True), (896, 512, 30, 6, False), (512, 512, 8, 2, True), (1024, 1024, 14, 4, True),
+        (384, 640, 32, 32, True), (256, 448, 100, 7, False),
+    ]  # fmt: skip
+    offloaded = [
+        (1024, 576, 25, 2, True), (512, 512, 14, 4, True), (768, 768, 14, 1, True), (640, 640, 25, 8, True),
+        (320, 576, 25, 25, False), (768, 448, 14, 14, True), (1024, 576, 8, 4, False), (448, 448, 50, 3, True),
+        (256, 256, 25, 4, False), (576, 320, 25, 6, True), (1024, 576, 60, 2, True), (768, 768, 80, 4, True),
+    ]  # fmt: skip
+    return [
+        *(Setting("svd", *row, "none") for row in resident),
+        *(Setting("svd", *row, "model") for row in offloaded),
+    ]
+
+
+def animatediff_settings() -> list[Setting]:
+    resident = [
+        ("init", 512, 512, 16, 4, True), ("init", 256, 256, 16, 16, True), ("init", 768, 512, 16, 2, True),
+        ("init", 512, 512, 32, 8, False), ("init", 384, 640, 24, 1, True), ("init", 512, 512, 64, 4, True),
+        ("init", 768, 768, 32, 4, True), ("init", 512, 768, 8, 8, False),
+        ("pia", 512, 512, 16, 4, True), ("pia", 256, 384, 16, 1, True), ("pia", 768, 768, 16, 8, False),
+        ("pia", 512, 512, 32, 16, True), ("pia", 512, 512, 40, 4, True), ("pia", 640, 448, 24, 24, True),
+        ("sparsectrl", 512, 512, 16, 4, True), ("sparsectrl", 256, 256, 32, 2, True),
+        ("sparsectrl", 768, 512, 16, 16, False), ("sparsectrl", 512, 512, 48, 8, True),
+        ("sparsectrl", 640, 640, 16, 1, True), ("sparsectrl", 384, 384, 24, 6, False),
+    ]  # fmt: skip
+    offloaded = [
+        ("init", 512, 512, 16, 2, True), ("init", 640, 384, 16, 4, False), ("init", 512, 512, 48, 4, True),
+        ("init", 256, 256, 16, 1, True), ("pia", 512, 512, 16, 2, True), ("pia", 384, 576, 24, 4, True),
+        ("sparsectrl", 512, 512, 16, 2, True), ("sparsectrl", 512, 320, 24, 8, True),
+    ]  # fmt: skip
+    return [
+        *(Setting("sd15", *row[1:], "none", row[0]) for row in resident),
+        *(Setting("sd15", *row[1:], "model", row[0]) for row in offloaded),
+    ]
+
+
+def other_models() -> list[Setting]:
+    """Other widths and depths than the published models'."""
+    small = [
+        (512, 512, 14, 4, True), (768, 512, 20, 8, True), (512, 320, 32, 2, False), (1024, 576, 16, 1, True),
+        (384, 384, 24, 24, True),
+    ]  # fmt: skip
+    tiny = [(128, 128, 14, 4, True), (256, 256, 14, 14, True), (256, 128, 28, 2, False)]
+    return [
+        *(Setting("narrow_svd", *row) for row in small),
+        *(Setting("bundled:tiny-svd", *row) for row in tiny),
+        *(Setting("bundled:tiny-animatediff", *row) for row in tiny),
+        Setting("bundled:tiny-animatediff", 256, 256, 16, 4, conditioning="pia"),
+    ]
+
+
+def table_and_drawn() -> list[Setting]:
+    """Rows of the specification's table, and settings that nobody chose."""
+    draw = random.Random(7)  # noqa: S311 (no secret)
+    drawn = []
+    for number in range(24):
+        model, conditioning = (
+            ("svd", "init") if number < 12 else ("sd15", ["init", "pia", "sparsectrl"][number // 4 % 3])
+        )
+        drawn.append(drawn_setting(draw, model, conditioning, 13, 0.7))
+    table = [Setting("svd", 512, 512, 250, 4), Setting("sd15", 512, 512, 64, 4), Setting("sd15", 768, 768, 32, 2)]
+    return [*drawn, *table]
+
+
+def judged_settings() -> list[Setting]:
+    """Drawn, and measured after all was counted and fitted."""
+    draw = random.Random(23)  # noqa: S311 (no secret)
+    kinds = [
+        (16, "svd", "init", "none"), (8, "svd", "init", "model"), (6, "other_svd", "init", "none"),
+        (3, "bundled:tiny-svd", "init", "none"), (3, "bundled:tiny-animatediff", "init", "none"),
+        *((count, "sd15", conditioning, offload) for conditioning in ("init", "pia", "sparsectrl")
+          for count, offload in ((5, "none"), (2, "model"))),
+    ]  # fmt: skip
+    return [
+        replace(drawn_setting(draw, model, conditioning, 21, 0.7), offload=offload, split="judged")
+        for count, model, conditioning, offload in kinds
+        for _ in range(count)
+    ]
+
+
+def drawn_setting(draw: random.Random, model: str, conditioning: str, chunks: int, guided: float) -> Setting:
+    """guided: how often guidance is on."""
+    if ":" in model:
+        sides, largest = range(64, 257, 8), 25e6
+    else:
+        sides, largest = (range(256, 833, 64), 25e6) if "svd" in model else (range(256, 833, 8), 9e6)
+    width, height, frames = draw.choice(sides), draw.choice(sides), draw.randrange(6, 48)
+    if width * height * frames > largest:
+        frames = max(2, int(largest / width / height))
+    chunk, is_guided = draw.randrange(1, chunks), draw.random() < guided
+    return Setting(model, width, height, frames, chunk, is_guided, conditioning=conditioning)

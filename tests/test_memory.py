@@ -1,0 +1,377 @@
+"""Predicted device memory: beside what was measured on a GPU, beside the tensors that real networks make, in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from tiny_models import TinyAnimateDiff, save_single_file
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.memory import MOST_OFF, MOST_UNDER, error_of, predicted, setting_of
+from benchmarks.memory_models import make_models, on_meta
+from benchmarks.memory_settings import Setting, settings
+from vidkit.device import GIB, Plan
+from vidkit.errors import SetupError
+from vidkit.memory import Prediction, free, free_device_memory, predict, words
+from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
+from vidkit.memory.parts import weights_of
+from vidkit.memory.weights import weight_files, weights
+from vidkit.models.locate import Model, describe
+from vidkit.pipelines import FAMILIES
+from vidkit.resolving import Resolved, resolve_request
+from vidkit.settings import load_settings
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "memory_settings.json"
+ROWS: list[dict[str, Any]] = json.loads(RESULTS.read_text())["settings"]
+
+CUDA = Plan("cuda", "float16", "none")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder)
+    return folder
+
+
+def resolved(setting: Setting, models: Path = Path()) -> Resolved:
+    return resolve_request(setting.params(models), load_settings())
+
+
+def prediction_of(setting: Setting, models: Path = Path(), plan: Plan = CUDA) -> Prediction:
+    found = resolved(setting, models)
+    prediction = predict(found.params, found.models, plan)
+    assert prediction is not None
+    return prediction
+
+
+# --- beside what was measured ---------------------------------------------------------------------------------------
+
+
+def test_every_setting_was_measured() -> None:
+    assert {str(setting) for setting in settings()} == {str(setting_of(row)) for row in ROWS}
+
+
+def test_judged_settings_are_within_the_targets(models: Path) -> None:
+    judged = [row | {"predicted": predicted(setting_of(row), models)} for row in ROWS if row["split"] == "judged"]
+    errors = {str(setting_of(row)): error_of(row) for row in judged}
+    assert len(errors) >= 50
+    assert max(errors.values()) <= MOST_OFF
+    assert min(errors.values()) >= -MOST_UNDER
+
+
+def test_the_peaks_of_the_published_sizes_are_met_within_a_hundredth(models: Path) -> None:
+    rows = [row | {"predicted": predicted(setting_of(row), models)} for row in ROWS if row["model"] in ("svd", "sd15")]
+    assert len(rows) > 120
+    assert max(abs(error_of(row)) for row in rows) < 0.01
+    for row in rows:
+        for phase, measured in row["peaks"].items():  # those below the peak too
+            assert row["predicted"][phase] == pytest.approx(measured["allocated"], rel=0.03), (row, phase)
+
+
+def test_the_committed_predictions_are_those_of_this_code(models: Path) -> None:
+    for row in ROWS:
+        assert predicted(setting_of(row), models) == row["predicted"], row
+
+
+# --- beside the tensors that the networks make ----------------------------------------------------------------------
+
+
+class Alive(TorchDispatchMode):
+    """The most bytes of tensors alive at once while it is active, cuDNN's workspaces included."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        weights = [*module.parameters(), *module.buffers()]
+        self._sizes = {weight.untyped_storage()._cdata: 0 for weight in weights}
+        self._now = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self._meet(tensor.untyped_storage())
+        workspace = workspace_of(args[0], args[1], result) if "convolution" in str(function) else 0
+        self.peak = max(self.peak, self._now + workspace)
+        return result
+
+    def _meet(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            weakref.finalize(storage, self._leave, key)
+
+    def _leave(self, key: int) -> None:
+        self._now -= self._sizes.pop(key, 0)
+
+
+def workspace_of(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
+    in_order = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if in_order or weight[0, 0].numel() == 1:
+        return 0
+    return (x.numel() + y.numel() + weight.numel()) * x.element_size()
+
+
+class Fused(TorchFunctionMode):
+    """Attention as CUDA's fused kernels do it: one output, in the order (batch, tokens, heads, channels)."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not torch.nn.functional.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        query, value = args[0], args[2]
+        return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
+
+
+def most_alive(module: torch.nn.Module, call: Callable[[], Any]) -> int:
+    alive = Alive(module)
+    with torch.no_grad(), Fused(), alive:
+        call()
+    return alive.peak
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    return torch.empty(shape, device="meta", dtype=dtype)
+
+
+@pytest.mark.parametrize("videos", [1, 2])
+@pytest.mark.parametrize(("widths", "layers", "depth"), [([64, 128], [1, 2], 1), ([96, 192, 192], [2, 1, 2], 2)])
+def test_the_denoiser_s_peak_is_that_of_its_tensors(
+    widths: list[int], layers: list[int], depth: int, videos: int
+) -> None:
+    config = {
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "transformer_layers_per_block": depth,
+        "num_attention_heads": [width // 32 for width in widths],
+        "cross_attention_dim": 64,
+        "down_block_types": ["CrossAttnDownBlockSpatioTemporal"] * len(widths),
+        "up_block_types": ["CrossAttnUpBlockSpatioTemporal"] * len(widths),
+        "projection_class_embeddings_input_dim": 768,
+    }
+    unet = on_meta(lambda: UNetSpatioTemporalConditionModel.from_config(config)).half()
+
+    def call() -> None:
+        unet(
+            empty(videos, 8, 8, 32, 48),
+            empty(),
+            encoder_hidden_states=empty(videos, 1, 64),
+            added_time_ids=empty(videos, 3),
+        )
+
+    expected = most_alive(unet, call)
+    assert Denoiser.of(config).peak(Plane(videos, 8, 32, 48, 2)) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize(("widths", "layers"), [([64, 128, 128], 2), ([32, 32, 64, 96], 3), ([32, 64, 64], 1)])
+def test_the_autoencoder_s_peaks_are_those_of_its_tensors(widths: list[int], layers: int, frames: int) -> None:
+    shape: dict[str, Any] = {
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+    }
+    factor = 2 ** (len(widths) - 1)
+    plain = {"up_block_types": ["UpDecoderBlock2D"] * len(widths), "mid_block_add_attention": False}
+    vae = on_meta(lambda: AutoencoderKL(**shape, **plain, latent_channels=4)).half()
+    latents, pictures = Plane(1, frames, 24, 16, 2), Plane(1, frames, 24 * factor, 16 * factor, 2)
+
+    alive = most_alive(vae, lambda: vae.decode(empty(frames, 4, 24, 16)).sample)
+    assert decoder_peak(shape | plain, latents, temporal=False) == pytest.approx(alive, rel=0.03)
+    alive = most_alive(vae, lambda: vae.encode(empty(frames, 3, 24 * factor, 16 * factor)).latent_dist.mode())
+    assert encoder_peak(shape | plain, pictures) == pytest.approx(alive, rel=0.03)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_temporal_decoder_s_peak_is_that_of_its_tensors(layers: int) -> None:
+    shape: dict[str, Any] = {"block_out_channels": [64, 128, 128], "layers_per_block": layers}
+    kinds = ["DownEncoderBlock2D"] * 3
+    vae = on_meta(lambda: AutoencoderKLTemporalDecoder(**shape, down_block_types=kinds, latent_channels=4)).half()
+    alive = most_alive(vae, lambda: vae.decode(empty(1, 4, 24, 16), num_frames=1).sample)
+    assert decoder_peak(shape, Plane(1, 1, 24, 16, 2), temporal=True) == pytest.approx(alive, rel=0.03)
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["bundled:tiny-svd", "bundled:tiny-animatediff"])
+@pytest.mark.parametrize("conditioning", ["init", "pia"])
+def test_weights_are_those_of_the_loaded_pipeline(model: str, conditioning: str) -> None:
+    found = resolved(Setting(model, 64, 64, 4, 2, conditioning=conditioning))
+    pipe = FAMILIES[found.params.pipeline].load(found.params, found.models, torch.float16)
+    counted = weights_of(found.params, found.models, "float16")
+    parts = {"unet": pipe.unet, "vae": pipe.vae}
+    parts["encoder"] = pipe.image_encoder if "svd" in model else pipe.text_encoder
+    if "svd" not in model:
+        parts["adapter"] = pipe.motion_adapter
+    for part, module in parts.items():
+        sizes = [tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()]
+        assert getattr(counted, part) == sum(-(-size // 512) * 512 for size in sizes), part
+
+
+def test_weights_are_the_files_bytes() -> None:
+    model = resolved(Setting("bundled:tiny-svd", 64, 64, 4, 2)).models["base_model"]
+    for part in ("unet", "vae", "image_encoder"):
+        files = sorted((model.path / part).glob("*.safetensors"))
+        assert weight_files(model.path, part, "float16") == files
+        data = sum(file.stat().st_size - 8 - int.from_bytes(file.read_bytes()[:8], "little") for file in files)
+        tensors = sum(len(header_of(file)) for file in files)
+        assert 0 <= weights(model, part, "float16") - data < 512 * tensors  # rounded up, tensor by tensor
+        assert weights(model, part, "float32") > 1.9 * data
+
+
+def header_of(file: Path) -> dict[str, Any]:
+    content = file.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    header.pop("__metadata__", None)
+    return dict(header)
+
+
+def test_a_checkpoint_in_one_file_has_the_parts_of_its_folder(
+    tiny_animatediff: TinyAnimateDiff, tmp_path: Path
+) -> None:
+    path = save_single_file(tiny_animatediff.base, tmp_path / "model.safetensors")
+    one_file, folder = Model("one", path, "single file"), describe(tiny_animatediff.base)
+    for part in ("unet", "vae"):
+        assert weights(one_file, part, "float16") == weights(folder, part, "float16")
+    assert weights(one_file, "text_encoder", "float16") == pytest.approx(
+        weights(folder, "text_encoder", "float16"), 0.01
+    )
+
+
+def test_the_half_precision_variant_counts_where_it_would_be_loaded(tmp_path: Path) -> None:
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        for name in ("diffusion_pytorch_model", "diffusion_pytorch_model.fp16", "diffusion_pytorch_model.non_ema"):
+            (tmp_path / part / f"{name}.safetensors").touch()
+    names = [[file.name for file in weight_files(tmp_path, "unet", dtype)] for dtype in ("float16", "float32")]
+    assert names == [["diffusion_pytorch_model.fp16.safetensors"], ["diffusion_pytorch_model.safetensors"]]
+
+
+def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no weights in safetensors format"):
+        weights(Model("empty", tmp_path, "StableVideoDiffusionPipeline"), "unet", "float16")
+
+
+# --- the prediction -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["bundled:tiny-svd", "bundled:tiny-animatediff"])
+def test_more_work_never_needs_less(model: str) -> None:
+    base = {"model": model, "width": 128, "height": 128, "frames": 12, "chunk": 4, "guided": False}
+    peaks = prediction_of(Setting(**base))
+    for change in ({"width": 256}, {"height": 192}, {"frames": 14}, {"frames": 40}, {"chunk": 8}, {"guided": True}):
+        more = prediction_of(Setting(**(base | change)))
+        for phase in ("encode", "denoise", "decode"):
+            assert getattr(more, phase) >= getattr(peaks, phase), (change, phase)
+        assert (more.encode, more.denoise, more.decode) != (peaks.encode, peaks.denoise, peaks.decode), change
+    offloaded = prediction_of(Setting(**base), plan=Plan("cuda", "float16", "model"))
+    assert offloaded.peak < peaks.peak
+    assert prediction_of(Setting(**base), plan=Plan("cuda", "float32", "none")).peak > peaks.peak
+
+
+def test_a_clip_of_many_windows_needs_what_one_window_needs() -> None:
+    one, many = (prediction_of(Setting("bundled:tiny-svd", 128, 128, frames, 4)) for frames in (14, 60))
+    assert many.denoise == pytest.approx(one.denoise, rel=0.01)
+
+
+def test_on_the_cpu_there_is_nothing_to_predict() -> None:
+    found = resolved(Setting("bundled:tiny-svd", 64, 64, 4, 2))
+    assert predict(found.params, found.models, Plan("cpu", "float32", "none")) is None
+
+
+def test_a_prediction_takes_milliseconds(models: Path) -> None:
+    found = resolved(Setting("svd", 1024, 576, 25, 4), models)
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        predict(found.params, found.models, CUDA)
+        seconds.append(time.perf_counter() - began)
+    assert sorted(seconds)[10] < 0.005
+
+
+def test_torch_is_not_loaded() -> None:
+    code = """
+import sys
+from vidkit.device import Plan
+from vidkit.memory import free_device_memory, predict
+from vidkit.params import GenerationParams
+from vidkit.resolving import resolve_request
+from vidkit.settings import load_settings
+found = resolve_request(GenerationParams(image_path="example:photo", prompt="x"), load_settings())
+assert predict(found.params, found.models, Plan("cuda", "float16", "none")).peak > 0
+free_device_memory()
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- in words -------------------------------------------------------------------------------------------------------
+
+
+def test_words() -> None:
+    decoding = Prediction(encode=GIB, denoise=2 * GIB, decode=round(10.9 * GIB), chunk=4)
+    assert words(decoding, round(11.9 * GIB)) == (
+        "peak 10.9 GiB in decoding (4 frames at once); 11.9 GiB are free: fits with 1.0 GiB to spare"
+    )
+    assert words(decoding, round(11.3 * GIB)).endswith(": just fits with 0.4 GiB to spare")
+    assert words(decoding, 8 * GIB).endswith("8.0 GiB are free: does not fit, 2.9 GiB too few")
+    assert words(decoding, None) == "peak 10.9 GiB in decoding (4 frames at once)"
+    denoising = Prediction(encode=GIB, denoise=3 * GIB, decode=2 * GIB, chunk=1)
+    assert words(denoising, None) == "peak 3.0 GiB in denoising"
+
+
+# --- free memory ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts a program named nvidia-smi on the path; returns the file to which it writes its arguments."""
+
+    def install(answer: str) -> Path:
+        program, calls = tmp_path / "nvidia-smi", tmp_path / "calls"
+        program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{answer}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(free, "_answer", (-free.FRESH, None))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return calls
+
+    return install
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU itself")
+def test_the_driver_is_asked_once_a_second(driver: Callable[[str], Path]) -> None:
+    calls = driver("echo 11571")
+    assert [free_device_memory() for _ in range(3)] == [11571 * 2**20] * 3
+    assert calls.read_text().splitlines() == ["--id=0 --query-gpu=memory.free --format=csv,noheader,nounits"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU itself")
+@pytest.mark.parametrize("answer", ["echo '[N/A]'", "exit 9", "sleep 5"])
+def test_without_an_answer_nothing_is_known(
+    driver: Callable[[str], Path], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(answer)
+    monkeypatch.setattr(free, "PATIENCE", 0.5)
+    assert free_device_memory() is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU itself")
+def test_a_hidden_gpu_is_not_asked(driver: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = driver("echo 11571")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert free_device_memory() is None
+    assert not calls.exists()
