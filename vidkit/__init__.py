@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vidkit.errors import Cancelled, CriticalError, GenerationError, InputError, SetupError, VidkitError
     from vidkit.generation import GenerationResult, generate
     from vidkit.metrics import measure
+    from vidkit.panel.control_panel import ControlPanel
     from vidkit.params import GenerationParams
     from vidkit.progress import CancelToken, Progress
     from vidkit.record import show
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CancelToken": "progress",
     "Cancelled": "errors",
+    "ControlPanel": "panel.control_panel",
     "CriticalError": "errors",
     "GenerationError": "errors",
     "GenerationParams": "params",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "CancelToken",
     "Cancelled",
+    "ControlPanel",
     "CriticalError",
     "GenerationError",
     "GenerationParams",

@@ -42,7 +42,11 @@ def parameter(
     group: Group = "more",
     **bounds: Any,
 ) -> Any:
-    """A schema field. used_by: families, or "family/conditioning" for one conditioning mode of a family."""
+    """A schema field.
+
+    used_by: families, or "family/conditioning" for one conditioning mode of a family; bounds: pydantic's (ge, gt, le,
+    lt), and `title` where the name itself is no good label.
+    """
     extra: dict[str, Any] = {"unit": unit, "usedBy": list(used_by), "group": group}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
@@ -71,7 +75,7 @@ class GenerationParams(BaseModel):
     )
     motion_adapter: str | None = parameter(None, "Motion adapter folder.", group="model", used_by=("animatediff",))
     controlnet: str | None = parameter(
-        None, "SparseCtrl model folder.", group="model", used_by=("animatediff/sparsectrl",)
+        None, "SparseCtrl model folder.", title="SparseCtrl model", group="model", used_by=("animatediff/sparsectrl",)
     )
     image_path: str = parameter(
         ..., "The picture to animate: an image file, or a clip made by vidkit.", group="picture", min_length=1
@@ -86,11 +90,21 @@ class GenerationParams(BaseModel):
     width: int | None = parameter(None, "Width of the clip.", group="size", unit="pixels", ge=16, le=4096)
     height: int | None = parameter(None, "Height of the clip.", group="size", unit="pixels", ge=16, le=4096)
     fit: Fit = parameter("crop", "How the picture is fitted to the size: crop, pad or stretch.", group="size")
-    num_frames: int | None = parameter(None, "Length of the clip.", group="size", unit="frames", ge=2, le=1024)
-    fps: int = parameter(
-        8, "Playback rate; for svd also a condition of the motion.", group="size", unit="frames/s", ge=1, le=120
+    num_frames: int | None = parameter(
+        None, "Length of the clip.", title="Frames", group="size", unit="frames", ge=2, le=1024
     )
-    num_inference_steps: int | None = parameter(None, "Denoising steps.", group="quality", unit="steps", ge=1, le=200)
+    fps: int = parameter(
+        8,
+        "Playback rate; for svd also a condition of the motion.",
+        title="Frame rate",
+        group="size",
+        unit="frames/s",
+        ge=1,
+        le=120,
+    )
+    num_inference_steps: int | None = parameter(
+        None, "Denoising steps.", title="Steps", group="quality", unit="steps", ge=1, le=200
+    )
     guidance_scale: float = parameter(
         7.5,
         "How far the prompt is obeyed; 1 switches guidance off.",
@@ -105,9 +119,17 @@ class GenerationParams(BaseModel):
     max_guidance_scale: float | None = parameter(
         None, "Guidance at the last frame; 1 switches guidance off.", group="motion", used_by=("svd",), ge=1, le=20
     )
-    motion_bucket_id: int = parameter(127, "Amount of motion.", group="motion", used_by=("svd",), ge=0, le=255)
+    motion_bucket_id: int = parameter(
+        127, "Amount of motion.", title="Motion bucket", group="motion", used_by=("svd",), ge=0, le=255
+    )
     noise_aug_strength: float = parameter(
-        0.02, "Noise added to the picture: more frees the motion from it.", group="motion", used_by=("svd",), ge=0, le=1
+        0.02,
+        "Noise added to the picture: more frees the motion from it.",
+        title="Noise on the picture",
+        group="motion",
+        used_by=("svd",),
+        ge=0,
+        le=1,
     )
     conditioning: Conditioning = parameter(
         "init",
@@ -127,7 +149,13 @@ class GenerationParams(BaseModel):
         -1, "Random seed; -1 draws one, which the result reports.", group="motion", ge=-1, le=MAX_SEED
     )
     decode_chunk_size: int = parameter(
-        4, "Frames decoded at once: fewer need less memory.", group="quality", unit="frames", ge=1, le=1024
+        4,
+        "Frames decoded at once: fewer need less memory.",
+        title="Decode chunk",
+        group="quality",
+        unit="frames",
+        ge=1,
+        le=1024,
     )
     speed: Speed = parameter(
         "exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.", group="quality"
@@ -392,7 +420,7 @@ def size_problems(params: GenerationParams, limits: Limits) -> list[InputError]:
     wrong = [name for name, side in sides.items() if side is None or side % step]
     if not wrong:
         return []
-    nearest = {name: max(step, round((side or step) / step) * step) for name, side in sides.items()}
+    nearest = {name: nearest_multiple(side or step, step, limits.ranges.get(name)) for name, side in sides.items()}
     width, height = nearest["width"], nearest["height"]
     return [
         InputError(
@@ -403,6 +431,11 @@ def size_problems(params: GenerationParams, limits: Limits) -> list[InputError]:
             wrong,
         )
     ]
+
+
+def nearest_multiple(value: int, step: int, bounds: tuple[float, float] | None) -> int:
+    low, high = bounds or (step, value + step)
+    return max(step, round(min(max(value, low), high) / step) * step)
 
 
 def ignored_notes(params: GenerationParams, limits: Limits) -> list[str]:

@@ -70,6 +70,14 @@ def load_settings() -> Settings:
     return Settings(default_models=models, panel=panel)
 
 
+def settings_or_defaults() -> Settings:
+    """For what must open all the same; a broken settings file is told when a request needs it."""
+    try:
+        return load_settings()
+    except SetupError:
+        return Settings()
+
+
 def update_settings(**changes: Any) -> None:
     """Set keys of config.json, others kept. Safe from several processes at once, written whole or not at all.
 
@@ -95,7 +103,7 @@ def read_config() -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise invalid_config(path, str(error)) from error
     if not isinstance(content, dict):
         raise invalid_config(path, "expected a JSON object")

@@ -14,12 +14,10 @@ from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
 from vidkit.params import GenerationParams
 from vidkit.record import key_of
 from vidkit.runs import RunFolder, claim, describe_error, write_failure, write_manifest
+from vidkit.runs.finished import ended, finished_content
 from vidkit.runs.folder import NO_SPACE
 from vidkit.sweep.notebook import WARM, Shown, execute, read_error, read_shown
 from vidkit.video import poster, read_frames
-
-#: what is no overhead of a sweep: a clip made by hand costs it too
-WORK: Final = ("load", "encode", "denoise", "decode", "write")
 
 #: errors that every further point would meet too
 HOPELESS: Final[dict[str, type[VidkitError]]] = {"disk_full": CriticalError, "output_not_writable": SetupError}
@@ -129,30 +127,16 @@ def make(task: Task) -> Shown:
 
 def content_of(task: Task, shown: Shown, seconds: float) -> dict[str, Any]:
     """What a manifest says of a finished clip."""
-    record, metadata = shown.result["record"], shown.result["metadata"]
-    timing = {phase: spent for phase, spent in metadata["timing"].items() if phase in WORK}
-    timing["metrics"] = shown.metrics_seconds
-    timing["overhead"] = seconds - sum(timing.values())
-    return {
-        "status": "done",
-        "request": record.get("request", task.params.to_wire()),
-        "seed": metadata["seed"],
-        **{name: record[name] for name in ("models", "pictures", "versions", "plan") if name in record},
-        "notes": metadata["notes"],
-        "peakMemoryGiB": metadata.get("peakMemoryGiB"),
-        "metrics": dict(shown.metrics),
-        "files": {
-            "clip": shown.result["output"],
-            "poster": task.folder.poster.name,
-            "notebook": task.folder.notebook.name,
-        },
-        **ended(seconds, timing),
-    }
-
-
-def ended(seconds: float, timing: Mapping[str, float] | None = None) -> dict[str, Any]:
-    rounded = {phase: round(spent, 3) for phase, spent in {**(timing or {}), "total": seconds}.items()}
-    return {"timing": rounded, "finished": datetime.now(UTC).isoformat()}
+    folder = task.folder
+    return finished_content(
+        task.params,
+        shown.result["record"],
+        shown.result["metadata"],
+        seconds=seconds,
+        files={"clip": shown.result["output"], "poster": folder.poster.name, "notebook": folder.notebook.name},
+        metrics=shown.metrics,
+        metrics_seconds=shown.metrics_seconds,
+    )
 
 
 def failure_of(error: Exception, executed: Path) -> dict[str, Any]:

@@ -29,7 +29,16 @@ from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, is_number, re
 REPORT_NAME: Final = "report.html"
 
 #: concatenated in this order into the page's one script
-_SCRIPTS: Final = ("state.js", "clock.js", "tiles.js", "views.js", "controls.js", "dialogs.js", "keys.js")
+_SCRIPTS: Final = (
+    "state.js",
+    "master_clock.js",
+    "clock.js",
+    "tiles.js",
+    "views.js",
+    "controls.js",
+    "dialogs.js",
+    "keys.js",
+)
 _MEDIA_TYPES: Final = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 
 
