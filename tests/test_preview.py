@@ -11,7 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio as psnr
 
 import vidkit
 from vidkit import generation
-from vidkit.pipelines.preview import Budget
+from vidkit.pipelines import preview
+from vidkit.pipelines.preview import PAUSE, Budget
 from vidkit.video import read_frames
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
@@ -31,7 +32,8 @@ def small(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.get("conditioning", "svd")))
-def test_the_last_look_is_the_clip(family: dict[str, Any]) -> None:
+def test_the_last_look_is_the_clip(family: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "PAUSE", 0.0)  # each step is shown, however fast it was
     looks: list[np.ndarray[Any, Any]] = []
 
     shown = vidkit.generate(REQUEST | family, on_preview=looks.append)
@@ -59,11 +61,16 @@ def test_a_slow_listener_is_shown_less() -> None:
 
 def test_budget() -> None:
     budget = Budget(share=0.5)
-    with budget.spending():
-        time.sleep(0.02)
-    assert not budget.allows()
-    time.sleep(0.05)
     assert budget.allows()
+    with budget.spending():
+        time.sleep(0.5)
+    time.sleep(PAUSE)
+    assert not budget.allows()  # 0.5 of 0.8 s
+    time.sleep(0.3)
+    assert budget.allows()
+    with budget.spending():
+        pass
+    assert not budget.allows()  # just now
 
 
 def test_the_scheduler_is_left_as_it_was() -> None:

@@ -135,7 +135,8 @@ def generate(
         params: the request, or its keys as a mapping (snake_case or camelCase).
         on_progress: called with `Progress` events, in this thread.
         on_preview: called while denoising, in this thread, with `(frames, height, width, 3)` uint8: all frames as they
-            are now, one pixel for a latent's. As often as 2 % of the time allow, what the listener takes included.
+            are now, one pixel for a latent's. At most three times a second, and as often as 2 % of the time allow, what
+            the listener takes included.
         cancel: when set (from any thread), the generation stops at its next step.
 
     Raises:

@@ -41,7 +41,9 @@ class RequestForm:
         self._problems: Sequence[VidkitError] = ()
         groups = [group for group in get_args(Group) if group != "hidden"]
         self._groups = {group: GroupView(group) for group in groups if names_of(group)}
-        self._more = ipywidgets.ToggleButton(description=MORE, tooltip="Settings that are seldom changed")
+        self._more = ipywidgets.ToggleButton(
+            description=MORE, tooltip="Settings that are seldom changed", layout={"width": "auto"}
+        )
         self._more.observe(self._on_more, "value")
         first = [view.widget for group, view in self._groups.items() if group in FIRST]
         later = [view.widget for group, view in self._groups.items() if group not in FIRST]

@@ -7,6 +7,7 @@ table have it for the models they know).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 #: of the time of denoising, what previews may cost; the rest of the 3 % is for whoever shows them
 SHARE: Final = 0.02
 
+#: seconds between two looks at least: each also makes the GPU wait for the next step's launch, which SHARE does not see
+PAUSE: Final = 0.3
+
 #: longer side, in pixels, of the picture that colours are fitted on: some hundred latent pixels for 5 to 9 unknowns
 FITTED_ON: Final = 64
 
@@ -32,7 +36,7 @@ RIDGE: Final = 1e-3
 
 @contextmanager
 def previewed(pipe: Any, picture: Image.Image, show: OnPreview | None, frame_axis: int) -> Iterator[None]:
-    """While the block runs, show the clip as the scheduler guesses its end; as often as 2 % of the time allow.
+    """While the block runs, show the clip as the scheduler guesses its end; within 2 % of the time.
 
     show: called in this thread with `(frames, height, width, 3)` uint8, a latent pixel each; None: nothing is done.
     frame_axis: of the latents, which are `(1, ...)`: 1 for `(1, frames, channels, h, w)`, 2 for `(1, channels, frames,
@@ -68,9 +72,11 @@ class Budget:
         self._share = share
         self._began = time.monotonic()
         self._spent = 0.0
+        self._last = -math.inf
 
     def allows(self) -> bool:
-        return self._spent <= self._share * (time.monotonic() - self._began)
+        now = time.monotonic()
+        return now - self._last >= PAUSE and self._spent <= self._share * (now - self._began)
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -78,7 +84,8 @@ class Budget:
         try:
             yield
         finally:
-            self._spent += time.monotonic() - began
+            self._last = time.monotonic()
+            self._spent += self._last - began
 
 
 def fit_colours(pipe: Any, picture: Image.Image) -> torch.Tensor:
