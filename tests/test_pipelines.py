@@ -313,7 +313,7 @@ def test_an_adapters_card_decides_within_what_it_can(shared_adapter: TinyAnimate
     sparse = clips.animatediff_request(shared_adapter, image, "sparsectrl")
     with pytest.raises(SetupError, match="PIA adapter; it does not work with conditioning sparsectrl") as caught:
         loaded(sparse)
-    assert caught.value.suggestions[0] == "Set conditioning to init or pia"
+    assert caught.value.suggestions[:2] == ["Set conditioning to init", "Set conditioning to pia"]
     card = shared_adapter.pia_adapter / "vidkit.json"
     card.write_text('{"conditionings": ["init"]}')
     assert "conditioning pia" in refused(clips.animatediff_request(shared_adapter, image, "pia"))
