@@ -21,7 +21,6 @@ from vidkit.errors import SetupError
 from vidkit.images import fit_image
 from vidkit.libraries import quiet
 from vidkit.models.content_hash import hash_model
-from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.models.warm import WarmPipeline
 from vidkit.params import GenerationParams, OutputFormat, wire_name
 from vidkit.pipelines.family import Family, Models
@@ -380,16 +379,12 @@ def decode(job: Job, pipe: Any, latents: torch.Tensor, reporter: Reporter) -> to
 def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
     if job.params.bare:
         return dict(AI_GENERATED)
-    models = {wire_name(name): {"name": stored_name(job, name), "sha256": job.hashes[name]} for name in job.models}
+    models = {
+        wire_name(name): {"name": job.models[name].stored_name, "sha256": job.hashes[name]} for name in job.models
+    }
     return make_record(
         job.params, models=models, pictures=job.identities, plan=plan.to_json(), notes=[*job.notes, *notes]
     )
-
-
-def stored_name(job: Job, name: str) -> str:
-    """How a request names this model again: bundled:NAME, or its file or folder name in the models folder."""
-    model = job.models[name]
-    return BUNDLED_PREFIX + model.path.name if model.is_bundled else model.path.name
 
 
 def write(job: Job, frames: npt.NDArray[np.uint8], record: Mapping[str, Any]) -> None:

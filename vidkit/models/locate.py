@@ -35,6 +35,11 @@ class Model:
     def is_bundled(self) -> bool:
         return self.path.is_relative_to(BUNDLED_FOLDER)
 
+    @property
+    def stored_name(self) -> str:
+        """How a request names it again, without its path: bundled:NAME, or its name in the models folder."""
+        return BUNDLED_PREFIX + self.path.name if self.is_bundled else self.path.name
+
     def card_defaults(self) -> dict[str, Any]:
         return canonical_names(self.card.get("defaults", {}))
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import anywidget
 import ipywidgets
 import traitlets
-import yaml
 
+from vidkit.panel.sweep_draft import quoted
 from vidkit.params import GenerationParams
 
 Language = Literal["python", "yaml", "json", "cli"]
@@ -24,9 +24,6 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     "JSON": "json",
     "Command line": "cli",
 }
-
-#: characters of a double-quoted YAML text in one line; the longest prompt is far below
-UNFOLDED: Final = 2**31
 
 
 def copy_as(params: GenerationParams, language: Language) -> str:
@@ -39,24 +36,11 @@ def copy_as(params: GenerationParams, language: Language) -> str:
         return json.dumps(params.to_wire(), indent=2, ensure_ascii=False) + "\n"
     given = params.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"schema_version"})
     if language == "yaml":
-        return "".join(f"{name}: {yaml_value(value)}\n" for name, value in given.items())
+        return "".join(f"{name}: {quoted(value)}\n" for name, value in given.items())
     if language == "cli":
         return " ".join(["vidkit generate", *(option(name, value) for name, value in given.items())]) + "\n"
     arguments = "".join(f"    {name}={value!r},\n" for name, value in given.items())
     return f"import vidkit\n\nparams = vidkit.GenerationParams(\n{arguments})\nresult = vidkit.generate(params)\n"
-
-
-class _Quoted(yaml.SafeDumper):
-    """Quotes every text: 1e3, no and 1:30 are texts here and numbers or no-es in one YAML or another."""
-
-
-_Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
-
-
-def yaml_value(value: Any) -> str:
-    """In one line; read the same by YAML 1.1 and 1.2."""
-    text: str = yaml.dump(value, Dumper=_Quoted, allow_unicode=True, width=UNFOLDED)
-    return text.removesuffix("...\n").strip("\n")
 
 
 def option(name: str, value: Any) -> str:

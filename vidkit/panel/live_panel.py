@@ -310,9 +310,6 @@ class Sections:
         self.choice.observe(self._on_choice, "value")
         self.widget = ipywidgets.VBox([self.choice, self._place])
 
-    def open(self, name: str) -> None:
-        self.choice.value = name
-
     def _on_choice(self, change: Mapping[str, Any]) -> None:
         name = change["new"]
         with self._lock:

@@ -26,9 +26,6 @@ from vidkit.record import VIDEO_SUFFIXES, load_picture
 SHOWN: Final = 384
 KEPT: Final = 1536
 
-#: Jupyter Server takes messages of 10 MiB (`websocket_max_message_size`); a larger upload breaks the connection
-UPLOAD_LIMIT: Final = 10 * 2**20
-
 ACCEPTED: Final = "image/*," + ",".join(VIDEO_SUFFIXES)
 
 
@@ -66,6 +63,7 @@ class PictureView:
             placeholder="path of a picture or of a clip" + (", or empty" if optional else ""),
             layout={"width": "auto", "flex": "1 1 240px"},
         )
+        # Jupyter Server drops larger messages without a word (`websocket_max_message_size`: 10 MiB)
         self._upload = ipywidgets.FileUpload(
             description="Upload", accept=ACCEPTED, tooltip=f"Upload for {label.lower()}; up to 10 MB, else give a path"
         )

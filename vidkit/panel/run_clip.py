@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from vidkit.errors import InputError, Remedy, VidkitError
 from vidkit.files import written_whole
-from vidkit.models.locate import BUNDLED_PREFIX, Model
 from vidkit.panel.original_pictures import remember_picture
 from vidkit.params import GenerationParams, wire_name
 from vidkit.progress import CancelToken, OnPreview, OnProgress, Progress
@@ -79,15 +78,10 @@ def plan(params: GenerationParams) -> Planned:
         remember_picture(wanted or "", identity, seen.settings)
     hashes = seen.hashes(found.models)
     models = {
-        wire_name(name): {**hashes[wire_name(name)], "name": stored_name(model)} for name, model in found.models.items()
+        wire_name(name): {**hashes[wire_name(name)], "name": model.stored_name} for name, model in found.models.items()
     }
     content = content_of(found.params, models=models, pictures=pictures)
     return Planned(params.replace(seed=found.params.seed), found.params, content)
-
-
-def stored_name(model: Model) -> str:
-    """How a request names the model again; without its path."""
-    return BUNDLED_PREFIX + model.path.name if model.is_bundled else model.path.name
 
 
 @contextmanager
