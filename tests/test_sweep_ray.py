@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,13 @@ def made(root: Path) -> list[dict[str, Any]]:
 
 
 def workers() -> dict[psutil.Process, list[psutil.Process]]:
-    """The cluster's workers with their kernels."""
-    all_processes = psutil.Process().children(recursive=True)
-    return {process: process.children() for process in all_processes if process.name().startswith("ray::Worker")}
+    """The cluster's workers with their kernels. Ray's processes come and go while they are looked at."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::Worker"):
+                found[process] = process.children()
+    return found
 
 
 @pytest.mark.usefixtures("cluster")
