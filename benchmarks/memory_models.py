@@ -11,13 +11,15 @@ from typing import Any
 SD15 = Path(__file__).parent.parent / "vidkit" / "models" / "configs" / "sd15"
 
 
+#: what SVD's autoencoder has beside its widths
+SVD_VAE = {"layers_per_block": 2, "latent_channels": 4, "down_block_types": ["DownEncoderBlock2D"] * 4}
+
+
 def make_models(folder: Path) -> None:
     """Full-size model folders: real configs, and safetensors files whose data are holes."""
     import diffusers as d
 
-    published = {"layers_per_block": 2, "latent_channels": 4, "down_block_types": ["DownEncoderBlock2D"] * 4}
-    svd_unet = {"num_attention_heads": [5, 10, 20, 20]}
-    make_svd(folder / "svd", svd_unet, published | {"block_out_channels": [128, 256, 512, 512]})
+    make_published_svd(folder / "svd")
     blocks = {
         "block_out_channels": [192, 384, 768],
         "num_attention_heads": [3, 6, 12],
@@ -26,7 +28,7 @@ def make_models(folder: Path) -> None:
         "down_block_types": [*["CrossAttnDownBlockSpatioTemporal"] * 2, "DownBlockSpatioTemporal"],
         "up_block_types": ["UpBlockSpatioTemporal", *["CrossAttnUpBlockSpatioTemporal"] * 2],
     }
-    make_svd(folder / "narrow_svd", blocks, published | {"block_out_channels": [64, 128, 256, 256]})
+    make_svd(folder / "narrow_svd", blocks, SVD_VAE | {"block_out_channels": [64, 128, 256, 256]})
     other = {
         "block_out_channels": [128, 256, 384],
         "num_attention_heads": [2, 4, 6],
@@ -36,11 +38,17 @@ def make_models(folder: Path) -> None:
         "up_block_types": [*["CrossAttnUpBlockSpatioTemporal"] * 2, "UpBlockSpatioTemporal"],
     }
     deep = {"block_out_channels": [96, 192, 192, 384], "layers_per_block": 3}
-    make_svd(folder / "other_svd", other, published | deep, width=512)
+    make_svd(folder / "other_svd", other, SVD_VAE | deep, width=512)
     make_sd15(folder / "sd15")
     save_part(folder / "motion_adapter", d.MotionAdapter, {})
     save_part(folder / "pia_adapter", d.MotionAdapter, {"conv_in_channels": 9})
     save_part(folder / "sparse_controlnet", d.SparseControlNetModel, {})
+
+
+def make_published_svd(folder: Path) -> None:
+    """SVD-XT as it was published."""
+    unet = {"num_attention_heads": [5, 10, 20, 20]}
+    make_svd(folder, unet, SVD_VAE | {"block_out_channels": [128, 256, 512, 512]})
 
 
 def make_svd(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], width: int = 1024) -> None:

@@ -54,6 +54,7 @@ def measured(setting: Setting, models: Path, device: str, steps: int, pairs: int
     from vidkit.record import load_picture
     from vidkit.resolving import resolve_request
     from vidkit.settings import load_settings
+    from vidkit.warm import fresh_pipeline
 
     looks = 0
 
@@ -66,7 +67,7 @@ def measured(setting: Setting, models: Path, device: str, steps: int, pairs: int
     params, plan = found.params, setting.plan(device)
     pictures = [fit_image(load_picture(path, 0), params.width, params.height, params.fit) for path in found.pictures]
     job = g.Job(params, found.family, found.models, {}, pictures, [], Path(), "mp4", found.notes)
-    pipe = g.loaded(job, getattr(torch, plan.dtype), plan)
+    pipe = fresh_pipeline(job, plan)
 
     def seconds(on_preview: Any) -> float:
         began = time.perf_counter()

@@ -68,7 +68,7 @@ def frames_of(request: dict[str, Any]) -> Frames:
 
 def cold() -> None:
     """Forget the warm pipeline: the next generation loads its models."""
-    generation._warm.drop()
+    generation.unload()
 
 
 def as_bytes(frames: npt.NDArray[Any]) -> Frames:

@@ -82,7 +82,7 @@ def test_the_time_is_told_by_phase(
         request_ = clips.animatediff_request(tiny_animatediff, image, family, num_inference_steps=3)
     clips.cold()
     cold = vidkit.generate(request_ | {"output_path": None}).metadata
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     handles = [
         module.register_forward_pre_hook(lambda *_, wait=wait: time.sleep(wait))
         for module, wait in ((pipe.vae.encoder, 0.2), (pipe.unet.mid_block, 0.3), (pipe.vae.decoder, 0.5))
@@ -263,7 +263,7 @@ def test_cancelling_stops_within_a_layer(
         )
     clips.cold()
     fresh = clips.frames_of(request_)
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     layers = denoiser_layers(pipe)
     assert len(layers) >= 12
     token = CancelToken()
@@ -283,7 +283,7 @@ def test_cancelling_stops_within_a_layer(
         handle.remove()
     assert len(ran) == 5
     assert files(tmp_path / "out") == []
-    assert generation._warm._pipe is pipe
+    assert generation.last_pipeline() is pipe
     np.testing.assert_array_equal(clips.frames_of(request_), fresh)
 
 
@@ -319,7 +319,7 @@ def test_cancelling_while_a_picture_is_encoded(
     request = clips.animatediff_request(tiny_animatediff, image)
     clips.frames_of(request)
     token = CancelToken()
-    encoder = generation._warm._pipe.vae.encoder
+    encoder = generation.last_pipeline().vae.encoder
     handle = encoder.conv_in.register_forward_hook(lambda *_: token.cancel())
     ran: list[None] = []
     late = encoder.mid_block.register_forward_hook(lambda *_: ran.append(None))
@@ -422,8 +422,8 @@ def test_out_of_memory_in_any_part_leaves_the_model_usable(
     request_: dict[str, Any], tmp_path: Path, where: str
 ) -> None:
     fresh = clips.frames_of(request_)
-    module = generation._warm._pipe.unet
-    part = generation._warm._pipe
+    module = generation.last_pipeline().unet
+    part = generation.last_pipeline()
     for name in where.split("."):
         part = getattr(part, name)
     assert isinstance(module, UNetSpatioTemporalConditionModel)
@@ -444,7 +444,7 @@ def failing_hook(*_: Any) -> None:
 def test_restoring_puts_the_vae_back_into_its_precision(request_: dict[str, Any], offload: str) -> None:
     """A failure between the picture's encoding in full precision and the cast back leaves it there."""
     clips.frames_of(request_)
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     pipe.vae.to(dtype=torch.float64)
     restore(pipe, Plan("cpu", "float32", offload))
     assert pipe.vae.dtype == torch.float32
@@ -454,7 +454,7 @@ def test_a_model_that_does_not_load_is_a_typed_error(request_: dict[str, Any], t
     broken = tmp_path / "broken"
     shutil.copytree(request_["base_model"], broken)
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"<html>")
-    with pytest.raises(SetupError, match="does not load") as caught:
+    with pytest.raises(SetupError, match="is a web page") as caught:
         vidkit.generate(request_ | {"base_model": str(broken)})
     assert caught.value.code == "invalid_model"
     assert probe(vidkit.generate(request_).output).frames == 4
@@ -467,11 +467,11 @@ def test_the_model_stays_loaded_until_another_is_asked_for(
     request_: dict[str, Any], tiny_animatediff: TinyAnimateDiff, image: Path
 ) -> None:
     clips.frames_of(request_)
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     clips.frames_of(request_ | {"seed": 9, "num_frames": 3})
-    assert generation._warm._pipe is pipe
+    assert generation.last_pipeline() is pipe
     clips.frames_of(clips.animatediff_request(tiny_animatediff, image, "pia"))
-    assert generation._warm._pipe is not pipe
+    assert generation.last_pipeline() is not pipe
 
 
 def test_a_changed_model_is_loaded_again(request_: dict[str, Any], tmp_path: Path) -> None:

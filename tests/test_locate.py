@@ -1,18 +1,14 @@
-"""From a name to a model, its kind and its card; and a model's hash."""
+"""From a name to a model, its kind and its card."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vidkit.errors import Cancelled, InputError, SetupError
-from vidkit.models import content_hash
-from vidkit.models.content_hash import hash_file, hash_model, remembered
+from vidkit.errors import InputError, SetupError
 from vidkit.models.locate import BUNDLED_FOLDER, describe, locate, locate_base, picture_path
 from vidkit.params import GenerationParams
 from vidkit.settings import Settings
@@ -132,77 +128,6 @@ def test_pictures_by_path_or_by_example() -> None:
         picture_path("example:nothing")
     assert caught.value.code == "image_not_found"
     assert "example:photo" in caught.value.suggestions[0]
-
-
-# --- hashes ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_hash_is_of_contents_and_names(tmp_path: Path) -> None:
-    first = make_model(tmp_path / "first")
-    (first / "unet").mkdir()
-    (first / "unet" / "a.safetensors").write_bytes(b"weights")
-    second = tmp_path / "second"
-    shutil.copytree(first, second)
-    settings = Settings()
-    assert hash_model(first, settings) == hash_model(second, settings)
-    (second / "README.md").write_text("beside it")
-    (second / ".hidden.json").write_text("{}")
-    assert hash_model(first, settings) == hash_model(second, settings)
-    (second / "unet" / "a.safetensors").rename(second / "unet" / "b.safetensors")
-    assert hash_model(first, settings) != hash_model(second, settings)
-    (second / "unet" / "b.safetensors").rename(second / "unet" / "a.safetensors")
-    (second / "unet" / "a.safetensors").write_bytes(b"weighty")
-    assert hash_model(first, settings) != hash_model(second, settings)
-
-
-def test_large_files_are_hashed_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "large.safetensors"
-    file.write_bytes(bytes(2 << 20))
-    settings, blocks = Settings(), []
-    first = hash_file(file, settings, lambda: blocks.append(1))
-    assert blocks
-    blocks.clear()
-    assert hash_file(file, settings, lambda: blocks.append(1)) == first
-    assert not blocks
-    file.write_bytes(b"\1" + bytes((2 << 20) - 1))
-    os.utime(file, ns=(1, 1))
-    assert hash_file(file, settings, lambda: blocks.append(1)) != first
-    for entry in (settings.cache / "hashes").iterdir():
-        entry.write_text("not JSON")
-    assert hash_file(file, settings) != first  # a broken memory is no answer
-    shutil.rmtree(settings.cache)
-    settings.cache.write_text("a file where the folder should be")
-    assert hash_file(file, settings) != first
-
-
-def test_hashing_can_be_cancelled(tmp_path: Path) -> None:
-    def stop() -> None:
-        raise Cancelled
-
-    with pytest.raises(Cancelled):
-        hash_model(make_model(tmp_path / "mine"), Settings(), stop)
-
-
-def test_a_file_that_cannot_be_read_is_a_typed_error(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "mine")
-    (folder / "unet.safetensors").symlink_to(tmp_path / "gone")  # a broken link of a download cache
-    with pytest.raises(SetupError, match=r"unet\.safetensors") as caught:
-        hash_model(folder, Settings())
-    assert caught.value.code == "invalid_model"
-
-
-def test_a_models_place_is_remembered_by_its_hash(tmp_path: Path) -> None:
-    settings = Settings()
-    model = make_model(tmp_path / "mine")
-    sha256 = hash_model(model, settings)
-    assert remembered(sha256, settings) == model
-    (model / "model_index.json").write_text('{"_class_name": "Other"}')
-    assert remembered(sha256, settings) is None  # another model lies there now
-    shutil.rmtree(model)
-    assert remembered(sha256, settings) is None
-    assert remembered("0" * 64, settings) is None
-    assert remembered("../../x", settings) is None
-    assert content_hash.HASHED_SUFFIXES
 
 
 def test_a_family_with_no_bundled_model_asks_for_one() -> None:

@@ -261,7 +261,7 @@ def test_problems_are_mended_where_they_are(lab: JupyterLab, browser: Browser) -
         expect(models).to_contain_text("tiny-animatediff: base model of animatediff")
         expect(models).to_contain_text("does not go with this request")
         models.select_option(index=1)
-        expect(panel.get_by_text("million parameters").first).to_be_visible()
+        expect(panel.get_by_text("million, float16").first).to_be_visible()
         notebook.screenshot("panel-models", panel)
 
         section(panel, "Copy as")

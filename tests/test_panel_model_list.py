@@ -7,15 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import checkpoint_headers as full
 import pytest
 from tiny_models import TinyAnimateDiff, save_single_file
 
 from vidkit.errors import InputError, SetupError
+from vidkit.models.files.safetensors_header import read_safetensors_header
 from vidkit.models.locate import BUNDLED_FOLDER
-from vidkit.panel.added_models import forget_model, list_file
+from vidkit.models.registry import registered, registry_file, unregister
 from vidkit.panel.model_details import details
 from vidkit.panel.model_fit import changes_to_use
-from vidkit.panel.model_guide import advice, wanted_for
+from vidkit.panel.model_guide import advice
 from vidkit.panel.model_list import Found, add_model, found_models, why_not
 from vidkit.params import GenerationParams
 from vidkit.pipelines import FAMILIES
@@ -83,45 +85,61 @@ def test_what_is_no_model_says_what_it_is(models: Path, tiny_animatediff: TinyAn
     shutil.copytree(BUNDLED_FOLDER / "tiny-svd" / "vae", models / "vae")
     (models / "torn.safetensors").write_bytes(b"\x00" * 20)
     (models / "loop").symlink_to(models / "loop")
+    full.write_sparse(models / "sdxl.safetensors", full.base_checkpoint("SDXL"))
+    full.write_sparse(models / "sdxl-lora.safetensors", full.kohya_lora(full.linear_layers(full.unet("SDXL"), "to_q")))
     assert "old.ckpt" in str(found("old.ckpt").problem)
-    assert found("vae").problem == "AutoencoderKLTemporalDecoder is no kind of model that vidkit uses."
-    assert "is not a usable safetensors file" in str(found("torn.safetensors").problem)
-    assert all(found(name).role is None for name in ("old.ckpt", "vae", "torn.safetensors"))
+    assert found("vae").problem == "It is a VAE for SVD, which no pipeline of vidkit uses."
+    assert found("sdxl.safetensors").problem == "It is an SDXL base model, which no pipeline of vidkit uses."
+    assert found("sdxl-lora.safetensors").problem == "It is a LoRA for SDXL, which no pipeline of vidkit uses."
+    assert "torn.safetensors" in str(found("torn.safetensors").problem)
+    assert all(one.role is None for one in found_models(load_settings()) if one.origin == "in the models folder")
 
 
-def test_a_model_is_added_by_its_path_once_it_is_seen_to_be_one(tmp_path: Path, tiny_svd_folder: Path) -> None:
-    one = add_model(f"  {tiny_svd_folder} ")
-    assert (one.role, one.origin) == ("base_model", "added by its path")
-    add_model(str(tiny_svd_folder))
-    assert found(str(tiny_svd_folder)).purpose == "base model of svd"
-    assert json.loads(list_file().read_text()) == {"paths": [str(tiny_svd_folder)]}
-    assert str(tiny_svd_folder) not in json.dumps(vars(load_settings()), default=str)  # which may be shared
-    forget_model(tiny_svd_folder)
-    assert len(found_models(load_settings())) == 3
+def test_what_is_wrong_with_a_model_of_the_right_kind_is_told(
+    models: Path, tiny_animatediff: TinyAnimateDiff, tiny_svd_folder: Path
+) -> None:
+    copied(tiny_animatediff.base, models, "base")
+    shutil.rmtree(models / "base" / "vae")
+    copied(tiny_svd_folder, models, "svd")
+    (models / "svd" / "unet" / "run.py").write_text("x")
+    assert str(found("base").problem).endswith("lacks vae.")
+    assert "run.py" in str(found("svd").problem)
+    assert (found("base").role, found("svd").role) == (None, None)
+
+
+def test_a_model_is_registered_by_its_path_once_it_is_seen_to_be_one(tiny_svd_folder: Path) -> None:
+    settings = load_settings()
+    one = add_model(f"  {tiny_svd_folder} ", settings)
+    assert (one.role, one.origin, one.path) == ("base_model", "registered", tiny_svd_folder)
+    assert add_model(str(tiny_svd_folder), settings).name == one.name
+    assert [entry.path for entry in registered(settings)] == [tiny_svd_folder]
+    assert found(one.name).purpose == "base model of svd"
+    assert str(tiny_svd_folder) not in json.dumps(vars(settings), default=str)  # which may be shared
+    unregister(settings, one.name)
+    assert len(found_models(settings)) == 3
     assert tiny_svd_folder.is_dir()
 
 
 @pytest.mark.parametrize("written", ["", "   ", "/no/such/model", "~nobody-of-that-name/x", "a\x00b"])
 def test_a_path_that_leads_nowhere_is_not_added(written: str) -> None:
     with pytest.raises((InputError, SetupError)):
-        add_model(written)
-    assert not list_file().exists()
+        add_model(written, load_settings())
+    assert not registry_file(load_settings()).exists()
 
 
 def test_a_folder_that_is_no_model_is_not_added(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="is not a diffusers model"):
-        add_model(str(tmp_path))
-    with pytest.raises(SetupError, match="no kind of model that vidkit uses"):
-        add_model(str(BUNDLED_FOLDER / "tiny-svd" / "unet"))
-    assert not list_file().exists()
+        add_model(str(tmp_path), load_settings())
+    with pytest.raises(SetupError, match="It is an SVD UNet, which no pipeline of vidkit uses"):
+        add_model(str(BUNDLED_FOLDER / "tiny-svd" / "unet"), load_settings())
+    assert not registry_file(load_settings()).exists()
 
 
-def test_a_damaged_list_ends_nothing(tiny_svd_folder: Path) -> None:
-    list_file().parent.mkdir(parents=True)
-    list_file().write_text('{"paths": 3}')
-    assert len(found_models(load_settings())) == 3
-    add_model(str(tiny_svd_folder))
-    assert found(str(tiny_svd_folder)).problem is None
+def test_a_damaged_registry_is_told_and_hides_nothing_else(models: Path, tiny_svd_folder: Path) -> None:
+    copied(tiny_svd_folder, models, "svd-xt")
+    registry_file(load_settings()).write_text("[1")
+    assert found("svd-xt").problem is None
+    assert registry_file(load_settings()).name in str(found("models.json").problem)
 
 
 def test_a_default_of_the_settings_that_lies_elsewhere_is_listed(tiny_svd_folder: Path) -> None:
@@ -149,15 +167,15 @@ def test_a_motion_adapter_goes_with_a_base_of_its_own_shape(models: Path, tiny_a
     settings, own = load_settings(), request(pipeline="animatediff", base_model="base")
     assert why_not(found(adapter), own, settings) is None
     assert why_not(found(adapter), request(pipeline="animatediff"), settings) == (
-        "v3 is for channels [32, 64], tiny-animatediff has [32, 128]."
+        "v3 does not go with tiny-animatediff: "
+        "This motion adapter is for channels (32, 64); the base model has (32, 128)."
     )
     bundled = "bundled:tiny-motion-adapter"
-    assert "tiny-motion-adapter is for channels [32, 128]" in str(why_not(found(bundled), own, settings))
+    assert "is for channels (32, 128)" in str(why_not(found(bundled), own, settings))
     # the base is not at fault for an adapter that is missing, but for one that does not fit it
     assert why_not(found(base), request(pipeline="animatediff"), settings) is None
-    assert "is for channels" in str(
-        why_not(found(base), request(pipeline="animatediff", motion_adapter=bundled), settings)
-    )
+    asked_of_base = str(why_not(found(base), request(pipeline="animatediff", motion_adapter=bundled), settings))
+    assert "motion adapter is for channels (32, 128); the base model has (32, 64)" in asked_of_base
 
 
 def test_a_single_file_has_the_shape_of_its_configuration(models: Path, tiny_animatediff: TinyAnimateDiff) -> None:
@@ -184,6 +202,9 @@ def test_conditioning_decides_over_adapters_and_sparsectrl(models: Path, tiny_an
     unfinished = request(pipeline="animatediff", conditioning="sparsectrl")
     assert "does not work with conditioning sparsectrl" in str(
         why_not(found("bundled:tiny-motion-adapter"), unfinished, settings)
+    )
+    assert why_not(found(adapter), unfinished, settings) == (
+        "This motion adapter is for channels (32, 64); the base model has (32, 128)."
     )
 
 
@@ -212,19 +233,52 @@ def test_using_a_model_changes_what_it_needs_and_no_more(models: Path, tiny_anim
     assert changes(base, **own, motion_adapter=adapter) == {"base_model": base}
 
 
+@pytest.fixture
+def lora(models: Path, tiny_animatediff: TinyAnimateDiff) -> str:
+    """A LoRA in the models folder that fits the small base model; its name there."""
+    file = tiny_animatediff.base / "unet" / "diffusion_pytorch_model.safetensors"
+    layers = full.linear_layers(read_safetensors_header(file), full.ATTENTION)
+    return full.write_sparse(models / "style, soft.safetensors", full.peft_lora(layers)).name
+
+
+def test_a_lora_goes_with_a_base_of_its_own_shape_and_is_added_to_the_others(
+    models: Path, tiny_animatediff: TinyAnimateDiff, lora: str
+) -> None:
+    base, adapter = copied(tiny_animatediff.base, models, "base"), copied(tiny_animatediff.motion_adapter, models, "v3")
+    settings, own = load_settings(), request(pipeline="animatediff", base_model=base, motion_adapter=adapter)
+    assert (found(lora).role, found(lora).purpose) == ("loras", "LoRA of animatediff")
+    assert why_not(found(lora), own, settings) is None
+    assert why_not(found(lora), request(), settings) == "svd has no use for it."
+    bundled = request(pipeline="animatediff", motion_adapter="bundled:tiny-motion-adapter")
+    assert "text conditions of width 32" in str(why_not(found(lora), bundled, settings))
+    assert changes_to_use(found(lora), own, settings) == {"loras": '"style, soft.safetensors":1'}
+    with_others = own.replace(loras="zoom:0.5")
+    assert changes_to_use(found(lora), with_others, settings) == {"loras": 'zoom:0.5, "style, soft.safetensors":1'}
+
+
 # --- inspection and guidance
 
 
-def test_details_count_parameters_by_file_and_tell_precision_and_licence(models: Path) -> None:
+def test_details_tell_what_inspection_and_the_card_say(models: Path) -> None:
     from safetensors import safe_open
 
     told = details(found("bundled:tiny-animatediff"))
-    assert told["class"] == "StableDiffusionPipeline"
+    assert (told["is"], told["class"]) == ("SD 1.5 base model", "StableDiffusionPipeline")
     assert told["licence"] == "Apache-2.0"
-    file = BUNDLED_FOLDER / "tiny-animatediff" / "unet" / "diffusion_pytorch_model.safetensors"
-    with safe_open(file, "np") as opened:
-        count = sum(opened.get_tensor(key).size for key in opened.keys())  # noqa: SIM118  (it is no dict)
-    assert told["unet/diffusion_pytorch_model.safetensors"] == f"{count / 1e6:.1f} million parameters, float16"
+    assert told["card: name"] == "tiny-animatediff"
+    count = 0
+    for file in (BUNDLED_FOLDER / "tiny-animatediff").glob("*/*.safetensors"):
+        with safe_open(file, "np") as opened:
+            count += sum(opened.get_tensor(key).size for key in opened.keys())  # noqa: SIM118  (it is no dict)
+    assert told["parameters"] == f"{count / 1e6:.1f} million, float16"
+    assert told["block out channels"] == "32, 128"
+
+
+def test_details_of_what_cannot_be_used_say_what_it_is(models: Path) -> None:
+    full.write_sparse(models / "sdxl.safetensors", full.base_checkpoint("SDXL"))
+    told = details(found("sdxl.safetensors"))
+    assert (told["is"], told["cross attention dim"]) == ("SDXL base model", "2048")
+    assert told["problem"] == "It is an SDXL base model, which no pipeline of vidkit uses."
 
 
 @pytest.mark.parametrize(
@@ -256,16 +310,6 @@ def test_a_family_without_a_model_of_the_users_is_told_how_to_get_one(
     copied(tiny_svd_folder, models, "svd-xt")
     assert "For svd" not in " ".join(advice("svd", found_models(settings), settings))
     assert "For animatediff" in " ".join(advice("animatediff", found_models(settings), settings))
-
-
-def test_the_commands_fetch_into_the_models_folder_and_are_of_this_machines_hf(models: Path) -> None:
-    hf = Path(sys.executable).with_name("hf")
-    told = subprocess.run([hf, "download", "--help"], capture_output=True, text=True, check=True).stdout
-    for wanted in (*wanted_for("svd"), *wanted_for("animatediff")):
-        words = wanted.command(models).split()
-        assert words[:3] == ["hf", "download", wanted.repository]
-        assert all(word in told for word in words if word.startswith("--"))
-        assert f'--local-dir "{models}/' in wanted.command(models)
 
 
 def test_no_torch_is_loaded_to_look() -> None:

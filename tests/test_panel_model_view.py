@@ -14,6 +14,8 @@ import pytest
 from tiny_models import TinyAnimateDiff, save_single_file
 
 from vidkit.errors import InputError, SetupError
+from vidkit.models.locate import find
+from vidkit.models.registry import register, registered, registry_file
 from vidkit.panel.model_view import ModelView
 from vidkit.params import GenerationParams
 from vidkit.pipelines import FAMILIES
@@ -136,7 +138,7 @@ def test_a_chosen_model_is_inspected_and_used_with_what_it_needs(models: Path) -
     page = Page()
     wait_until(lambda: "v3" in page.lines())
     page.box("Models").value = "bundled:tiny-animatediff"
-    assert "million parameters, float16" in page.text()
+    assert "million, float16" in page.text()
     assert "StableDiffusionPipeline" in page.text()
     assert "does not go with this request: " in page.text()  # whole, where the list cuts it off
     page.press("Use model")
@@ -170,16 +172,52 @@ def test_a_model_elsewhere_is_added_and_forgotten(tiny_svd_folder: Path, tmp_pat
     assert "is not a diffusers model" in page.text()
     page.box("Path").value = str(tiny_svd_folder)
     page.press("Add model")
-    name = str(tiny_svd_folder)
+    name = tiny_svd_folder.name
     assert (page.box("Models").value, page.box("Path").value) == (name, "")
     assert name in page.offered("Base model")
+    assert find(name, Settings(), "base model") == tiny_svd_folder  # the command line knows it too
     again = Page()
     wait_until(lambda: name in again.lines())
     page.press("Forget model")
     assert name not in page.lines()
+    assert registered(Settings()) == [] and tiny_svd_folder.is_dir()
     page.box("Models").value = "bundled:tiny-svd"
     page.press("Forget model")
-    assert "Only a model that was added by its path" in page.text()
+    assert "can be taken off the registry" in page.text()
+
+
+def test_a_registered_model_in_the_models_folder_stays_listed_when_forgotten(models: Path) -> None:
+    register(Settings(), models / "svd-xt", "my-svd", "svd")
+    page = Page()
+    wait_until(lambda: "my-svd" in page.lines())
+    assert "svd-xt" not in page.lines()
+    page.box("Models").value = "my-svd"
+    page.press("Forget model")
+    wait_until(lambda: "svd-xt" in page.lines())
+    assert "my-svd" not in page.lines()
+
+
+def test_a_registered_model_that_is_gone_can_be_forgotten(tmp_path: Path) -> None:
+    register(Settings(), tmp_path / "gone", "gone", "svd")
+    page = Page()
+    wait_until(lambda: "gone" in page.lines())
+    assert page.lines()["gone"] == f"gone: not usable: Nothing is at {tmp_path / 'gone'}."
+    page.box("Models").value = "gone"
+    page.press("Forget model")
+    assert "gone" not in page.lines() and registered(Settings()) == []
+
+
+def test_a_broken_registry_is_told_and_the_rest_works(models: Path) -> None:
+    file = registry_file(Settings())
+    file.write_text("{")
+    page = Page()
+    wait_until(lambda: "models.json" in page.lines())
+    assert "not usable" in page.lines()["models.json"] and "cannot be read" in page.lines()["models.json"]
+    assert "svd-xt" in page.offered("Base model")
+    page.box("Path").value = str(models / "svd-xt")
+    page.press("Add model")
+    assert "cannot be read" in page.text()
+    assert file.read_text() == "{"
 
 
 def test_refresh_finds_what_has_come(vidkit_home: Path, tiny_svd_folder: Path) -> None:
@@ -193,11 +231,16 @@ def test_refresh_finds_what_has_come(vidkit_home: Path, tiny_svd_folder: Path) -
 
 def test_the_way_to_a_first_model_is_told_for_the_family(vidkit_home: Path) -> None:
     page = Page()
-    assert "For svd there is only the bundled demonstration model" in page.text()
-    assert "hf download stabilityai/stable-video-diffusion-img2vid-xt" in page.text()
+    text = page.text()
+    assert "For svd there is only the bundled demonstration model" in text
+    for part in ("vidkit models download svd-xt ", "about 4.5 GB", "Stability AI", "has to be accepted on its page"):
+        assert part in text
+    assert "animatelcm-svd-xt" not in text  # vidkit cannot run it
     page.apply({"pipeline": "animatediff"})
-    assert "For animatediff there is only" in page.text()
-    assert "stabilityai" not in page.text()
+    text = page.text()
+    assert "For animatediff there is only" in text
+    assert "vidkit models download sparsectrl-rgb" in text and "needs an SD 1.5 base model" in text
+    assert "stabilityai" not in text
 
 
 def test_changing_the_request_asks_many_models_in_a_thread(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,11 @@ def request(**more: Any) -> GenerationParams:
 
 
 class Page:
-    """A sweep's view as a person reads and presses it; before: what is called before a run."""
+    """A sweep's view as a person reads and presses it."""
 
-    def __init__(
-        self, *, seconds: float | None = None, before: Callable[[], object] = lambda: None, background: bool = True
-    ) -> None:
+    def __init__(self, *, seconds: float | None = None, background: bool = True) -> None:
         self.lock = threading.RLock()
-        self.view = SweepView(
-            request(), lock=self.lock, estimate=lambda: seconds, before_run=before, background=background
-        )
+        self.view = SweepView(request(), lock=self.lock, estimate=lambda: seconds, background=background)
 
     def all(self, widget: ipywidgets.Widget | None = None) -> list[ipywidgets.Widget]:
         widget = widget or self.view.widget
@@ -175,14 +170,12 @@ def test_without_threads() -> None:
 
 def test_a_sweep_of_four_points(vidkit_home: Path, tmp_path: Path) -> None:
     """The real command, beside this process, shown as it goes on."""
-    root, seen = vidkit_home / "runs" / "sweep_motion_bucket_id_seed", []
-    page = Page(before=lambda: seen.append(root.exists()))
+    root, page = vidkit_home / "runs" / "sweep_motion_bucket_id_seed", Page()
     page.add("motion_bucket_id", "40, 120")
     page.add("seed", "1, 2")
     page.reads("4 points")
     page.press("Run sweep")
     page.reads("Started: ")
-    assert seen == [False]  # room was made before anything began
     assert (tmp_path / "parameters" / "sweep_motion_bucket_id_seed.yaml").is_file()
     bar = next(one for one in page.all() if isinstance(one, ipywidgets.IntProgress))
     page.reads("of 4 done", MINUTE)

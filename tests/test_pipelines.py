@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from vidkit.params import GenerationParams
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.prompts import encode_prompts, token_ids
 from vidkit.progress import CancelToken, Progress
+from vidkit.settings import Settings
+from vidkit.warm import WarmModels
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
 
@@ -262,7 +265,7 @@ def test_a_pia_adapter_may_serve_init_too(
     clips.cold()
     ours = clips.frames_of(clips.animatediff_request(shared_adapter, image, decode_chunk_size=2))
     assert "not used" not in caplog.text  # diffusers' word on the input channels left out
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     assert pipe.unet.config.in_channels == 4
     stored = load_file(next(shared_adapter.pia_adapter.glob("*.safetensors")))
     modules = pipe.motion_adapter.state_dict()
@@ -328,7 +331,7 @@ def test_an_adapters_card_decides_within_what_it_can(shared_adapter: TinyAnimate
 
 
 def loaded(request: dict[str, Any]) -> Any:
-    return generation.loaded(clips.prepared(request), torch.float32, make_plan())
+    return WarmModels().pipeline(clips.prepared(request), make_plan())
 
 
 @pytest.fixture
@@ -379,6 +382,21 @@ def test_a_card_with_an_unknown_scheduler_is_refused(carded: Any, image: Path, s
         loaded(clips.animatediff_request(carded({"scheduler": scheduler}), image))
     assert caught.value.code == "invalid_model"
     assert "vidkit.json" in caught.value.message
+
+
+def test_an_adapter_made_for_few_steps_brings_its_settings(carded: Any, image: Path, tmp_path: Path) -> None:
+    """As AnimateLCM, whose card comes from the catalogue: it works with no other scheduler, whatever the base's."""
+    parts = carded({"scheduler": "model", "defaults": {"numInferenceSteps": 30, "width": TEST_SIZE}})
+    adapter = tmp_path / "few-steps"
+    shutil.copytree(parts.motion_adapter, adapter)
+    lcm = {"class": "LCMScheduler", "config": {"beta_schedule": "linear"}}
+    (adapter / "vidkit.json").write_text(json.dumps({"scheduler": lcm, "defaults": {"numInferenceSteps": 6}}))
+    request = clips.animatediff_request(replace(parts, motion_adapter=adapter), image)
+    scheduler = loaded(request).scheduler
+    assert (type(scheduler).__name__, scheduler.config.beta_schedule) == ("LCMScheduler", "linear")
+    asked = GenerationParams(**{**request, "num_inference_steps": None, "width": None})
+    defaults = FAMILIES["animatediff"].limits(asked, FAMILIES["animatediff"].models(asked, Settings())).defaults
+    assert (defaults["num_inference_steps"], defaults["width"]) == (6, TEST_SIZE)
 
 
 def test_a_cards_defaults_and_ranges_count(carded: Any, image: Path) -> None:
@@ -524,7 +542,7 @@ def test_every_frame_is_in_a_window(tiny_animatediff: TinyAnimateDiff, image: Pa
     request = clips.animatediff_request(parts, image, num_inference_steps=1, strength=1.0)
     clips.frames_of(request | {"num_frames": 2})
     seen: list[torch.Tensor] = []
-    module = generation._warm._pipe.unet.down_blocks[0].motion_modules[0]
+    module = generation.last_pipeline().unet.down_blocks[0].motion_modules[0]
     handle = module.proj_out.register_forward_hook(lambda *call: seen.append(call[-1]))
     clips.frames_of(request | {"num_frames": 2 * held + 3})
     handle.remove()
@@ -581,7 +599,7 @@ def test_models_of_the_wrong_kind_are_refused(
     assert "MotionAdapter" in refused(sparse | {"controlnet": str(parts.motion_adapter)})
     assert "StableDiffusionPipeline" in refused(clips.svd_request(parts.base, image))
     single = save_single_file(parts.base, tmp_path / "single.safetensors")
-    assert "single file" in refused(clips.svd_request(single, image))
+    assert "it is a StableDiffusionPipeline" in refused(clips.svd_request(single, image))
 
 
 def test_missing_models_are_named(tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path) -> None:
@@ -643,12 +661,12 @@ def test_a_single_file_that_is_no_base_model_is_refused_before_anything_is_hashe
 ) -> None:
     adapter = next(tiny_animatediff.motion_adapter.glob("*.safetensors"))
     request = clips.animatediff_request(tiny_animatediff, image, base_model=str(adapter))
-    with pytest.raises(SetupError, match="motion module") as caught:
+    with pytest.raises(SetupError, match="it is a MotionAdapter") as caught:
         clips.prepared(request)
     assert caught.value.code == "invalid_model"
     pickle = tmp_path / "model.ckpt"
     pickle.write_bytes(b"\x80\x04.")
-    with pytest.raises(SetupError, match="Pickles"):
+    with pytest.raises(SetupError, match=r"model\.ckpt"):
         clips.prepared(request | {"base_model": str(pickle)})
 
 

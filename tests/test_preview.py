@@ -82,7 +82,7 @@ def test_the_scheduler_is_left_as_it_was() -> None:
 
     with pytest.raises(Stop):
         vidkit.generate(REQUEST, on_preview=stop)
-    assert "step" not in vars(generation._warm._pipe.scheduler)
+    assert "step" not in vars(generation.last_pipeline().scheduler)
 
 
 def test_preload_and_unload() -> None:

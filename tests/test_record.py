@@ -17,7 +17,7 @@ from tiny_models import TinyAnimateDiff
 import vidkit
 from vidkit.errors import InputError
 from vidkit.images import fit_image, load_image
-from vidkit.models.content_hash import hash_model
+from vidkit.models.files.content_hash import hash_model
 from vidkit.record import AI_GENERATED, load_picture, request_from_clip, show
 from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_frames, sidecar_path
@@ -58,7 +58,8 @@ def test_the_record_says_what_made_the_clip(home: Path, image: Path, tmp_path: P
     assert (request["prompt"], request["fps"]) == ("wäves 🌊\nand wind", 12)
     assert request["maxGuidanceScale"] == 3.0  # a default of the model's, filled in
     assert set(request) == set(vidkit.GenerationParams(**svd(image)).to_record()) - {
-        *("imagePath", "lastImagePath", "outputPath", "baseModel", "motionAdapter", "controlnet", "overwrite", "bare")
+        *("imagePath", "lastImagePath", "outputPath", "baseModel", "motionAdapter", "controlnet", "loras"),
+        *("overwrite", "bare"),
     }
     sha256 = hash_model(home / "models" / "tiny-svd", load_settings())
     assert record["models"] == {"baseModel": {"name": "tiny-svd", "sha256": sha256}}

@@ -14,7 +14,7 @@ from tiny_models import TinyAnimateDiff
 
 import vidkit
 from vidkit.errors import InputError
-from vidkit.models.content_hash import hash_model
+from vidkit.models.files.content_hash import hash_model
 from vidkit.params import GenerationParams
 from vidkit.record import content_of, key_of
 from vidkit.runs import content_key, content_keys

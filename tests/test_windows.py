@@ -93,7 +93,7 @@ def plain_pixels(pipe: Any, latents: torch.Tensor, mode: str) -> clips.Frames:
 def test_the_windows_worked_out_by_hand(ask: Ask, mode: str) -> None:
     """Eleven frames of a model that holds six: three windows, at 0, 4 and 8, of which the last is cut."""
     ours = clips.frames_of(ask(mode, num_frames=11, decode_chunk_size=1))
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     first = plain_window(pipe, clips.picture(), 6, mode)
     second = plain_window(pipe, Image.fromarray(plain_pixels(pipe, first[4:6], mode)[0]), 6, mode)
     third = plain_window(pipe, Image.fromarray(plain_pixels(pipe, second[4:6], mode)[0]), 6, mode)
@@ -116,7 +116,7 @@ def test_the_windows_worked_out_by_hand(ask: Ask, mode: str) -> None:
 def test_a_clip_that_the_model_holds_is_the_plain_pipelines(ask: Ask, mode: str) -> None:
     for frames in (2, HELD):
         ours, notes = clips.computed(ask(mode, num_frames=frames, decode_chunk_size=HELD))
-        pipe = generation._warm._pipe
+        pipe = generation.last_pipeline()
         latents = plain_window(pipe, clips.picture(), frames, mode)
         np.testing.assert_array_equal(ours, plain_pixels(pipe, latents, mode))
         assert not any("windows" in note for note in notes)
@@ -135,7 +135,7 @@ def test_a_longer_clip_begins_as_the_plain_one(ask: Ask, mode: str) -> None:
 def test_the_clip_is_as_long_as_asked_and_no_pass_is_longer_than_the_model(ask: Ask, mode: str, frames: int) -> None:
     request = ask(mode, num_inference_steps=1, num_frames=frames)
     clips.frames_of(request | {"num_frames": 2})
-    pipe = generation._warm._pipe
+    pipe = generation.last_pipeline()
     seen: list[tuple[int, ...]] = []
     handle = pipe.unet.register_forward_pre_hook(lambda _, arguments: seen.append(tuple(arguments[0].shape)))
     assert clips.frames_of(request).shape == (frames, 64, 64, 3)
@@ -200,8 +200,8 @@ def test_windows_are_noted(ask: Ask) -> None:
 
 def test_without_a_card_svd_makes_all_frames_in_one_pass(tiny_svd_folder: Path, image: Path) -> None:
     frames, notes = clips.computed(clips.svd_request(tiny_svd_folder, image, num_frames=15, decode_chunk_size=15))
-    latents = plain_window(generation._warm._pipe, clips.picture(), 15, "svd")
-    np.testing.assert_array_equal(frames, plain_pixels(generation._warm._pipe, latents, "svd"))
+    latents = plain_window(generation.last_pipeline(), clips.picture(), 15, "svd")
+    np.testing.assert_array_equal(frames, plain_pixels(generation.last_pipeline(), latents, "svd"))
     assert not any("windows" in note for note in notes)
 
 
@@ -259,7 +259,7 @@ def test_a_clip_stopped_in_its_second_window_leaves_no_trace(ask: Ask, mode: str
 def test_cancelling_while_a_frame_is_handed_over(ask: Ask, mode: str) -> None:
     request = ask(mode, num_frames=11)
     clips.frames_of(request)
-    decoder = generation._warm._pipe.vae.decoder
+    decoder = generation.last_pipeline().vae.decoder
     token = CancelToken()
     late: list[None] = []
     handles = [

@@ -1,4 +1,4 @@
-"""The command line: `vidkit generate | show | demo`, and the verbs of `cli_sweep`. Loads no torch itself."""
+"""The command line: `vidkit generate | show | demo`, and the verbs of `cli_sweep` and `cli_models`. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import Any, BinaryIO, NoReturn
 
 import vidkit
-from vidkit import cli_sweep
+from vidkit import cli_models, cli_sweep
+from vidkit.cli_output import Output
 from vidkit.errors import EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
 from vidkit.params import (
     GenerationParams,
@@ -74,6 +74,7 @@ def make_parser() -> Parser:
     demo.add_argument("--output", help="where to write it")
     demo.set_defaults(run=run_demo)
     cli_sweep.add_verbs(verbs)
+    cli_models.add_verbs(verbs)
     return parser
 
 
@@ -263,34 +264,6 @@ def parsed_option(name: str, value: Any) -> Any:
             f"{option_name(name)} is {value!r}.",
             [f"Set {option_name(name)} to {describe_values(name)}"],
         ) from None
-
-
-class Output:
-    """stdout: the response alone. stderr: whole lines, progress as JSON, the rest log text."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def event(self, event: dict[str, Any]) -> None:
-        self._write(sys.stderr, str(event["log"]) if "log" in event else json.dumps(event))
-
-    def response(self, response: Mapping[str, Any]) -> bool:
-        """False when it got lost: stdout is a file on a full disk, say."""
-        return self.text(json.dumps(response))
-
-    def text(self, text: str) -> bool:
-        return self._write(sys.stdout, text)
-
-    def _write(self, stream: TextIO | None, line: str) -> bool:
-        if stream is None:  # closed before we began; print() would take stdout for it
-            return True
-        with self._lock:
-            try:
-                print(line, file=stream, flush=True)
-            except OSError as error:  # the clip still gets made
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-                return isinstance(error, BrokenPipeError)  # nobody listens any more: nothing is lost
-        return True
 
 
 class Signals:

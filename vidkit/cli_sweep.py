@@ -7,19 +7,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from vidkit.cli_output import Output
 from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, InputError
 from vidkit.settings import home
 
 if TYPE_CHECKING:
     from vidkit.sweep.runner import Executor, Summary
-
-
-class Output(Protocol):
-    """stdout, one text at a time."""
-
-    def text(self, text: str) -> bool: ...
 
 
 def add_verbs(verbs: Any) -> None:

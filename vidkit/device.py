@@ -37,10 +37,8 @@ class Plan:
         return asdict(self)
 
 
-def make_plan() -> Plan:
-    """The plan for this machine: CUDA in half precision where there is a GPU, else the CPU in full.
-
-    `VIDKIT_DEVICE` (auto, cpu, cuda) chooses otherwise.
+def chosen_device() -> str:
+    """ "cuda" where there is a GPU, else "cpu"; `VIDKIT_DEVICE` (auto, cpu, cuda) chooses otherwise.
 
     Raises:
         InputError: `invalid_value` for another VIDKIT_DEVICE.
@@ -57,10 +55,60 @@ def make_plan() -> Plan:
             f"VIDKIT_DEVICE is cuda, but torch {torch.__version__} sees no CUDA device.",
             ["Install a CUDA build of torch and the NVIDIA driver", "Set VIDKIT_DEVICE to auto to run on the CPU"],
         )
-    if wanted == "cpu" or not torch.cuda.is_available():
+    return "cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
+def make_plan() -> Plan:
+    """The plan for this machine as it is now: CUDA in half precision, else the CPU in full.
+
+    Memory that this process holds counts as free: its models are used again, or dropped first.
+
+    Raises:
+        InputError, SetupError: as `chosen_device`.
+    """
+    import torch
+
+    if chosen_device() == "cpu":
         return Plan("cpu", "float32", "none")
-    free, _ = torch.cuda.mem_get_info()
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return Plan("cuda", "float16", "none" if free / GIB >= RESIDENT_FROM else "model")
+
+
+def device_identity(device: str) -> str | None:
+    """The name under which processes take turns on a device: a GPU's UUID, whatever number it has in this process.
+
+    None for the CPU, which processes use side by side. `VIDKIT_DEVICE_LOCK=NAME` is the name of either instead: those
+    with the same NAME take turns.
+    """
+    given = os.environ.get("VIDKIT_DEVICE_LOCK")
+    if given or device == "cpu":
+        return given or None
+    import torch
+
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    identity = getattr(properties, "uuid", None)  # not in every build for AMD
+    return f"GPU-{identity}" if identity else f"{properties.name}-{torch.cuda.current_device()}"
+
+
+def device_label(device: str) -> str:
+    """A device in a sentence."""
+    return "the GPU" if device == "cuda" else "the CPU"
+
+
+def memory_held() -> int | None:
+    """Bytes of device memory that this process has taken, in use or not; None where it has used no GPU."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    return int(torch.cuda.memory_reserved())
+
+
+def give_back_spare_memory() -> None:
+    """Memory that the allocator keeps for later goes back to the device, for other processes."""
+    import torch
+
+    torch.cuda.empty_cache()  # does nothing without CUDA
 
 
 def place(pipe: Any, plan: Plan) -> None:

@@ -42,6 +42,9 @@ CODES: Final[dict[Category, dict[str, str]]] = {
         "missing_dependency": "Missing dependency",
         "output_not_writable": "Output folder not writable",
         "invalid_config": "Invalid settings file",
+        "no_network": "No network",
+        "access_denied": "Access denied",
+        "download_failed": "Download failed",
     },
     "generation": {
         "out_of_memory": "CUDA out of memory",

@@ -1,12 +1,19 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and what a failed writing means."""
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+from vidkit.errors import CriticalError, SetupError
+
+#: of OSError: the disk, or the user's part of it, is full
+NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def temporary_beside(path: Path) -> Path:
@@ -35,3 +42,20 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
 def partial_files(folder: Path, pid: int) -> list[Path]:
     """What a killed process `pid` left unfinished in `folder` (its clips and their parts), to be removed."""
     return sorted(folder.glob(f".*.{pid}.part.*"))
+
+
+@contextmanager
+def typed_write_errors(path: Path) -> Iterator[None]:
+    """An OSError of the block becomes CriticalError `disk_full` or SetupError `output_not_writable` for `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise CriticalError(
+                "disk_full", f"{path} could not be written: {error.strerror}.", ["Free some space; run it again"]
+            ) from error
+        raise SetupError(
+            "output_not_writable",
+            f"{path} cannot be written: {error.strerror or error}.",
+            ["Choose a folder that you may write to"],
+        ) from error

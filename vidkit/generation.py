@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,27 +9,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
 
-from vidkit.device import Plan, make_plan, peak_memory, place, reset_peak_memory, restore, typed_failure, typed_failures
+from vidkit.device import (
+    Plan,
+    chosen_device,
+    device_identity,
+    device_label,
+    peak_memory,
+    reset_peak_memory,
+    restore,
+    typed_failures,
+)
+from vidkit.device_lock import DeviceLock
 from vidkit.display import clip_html
-from vidkit.errors import SetupError
 from vidkit.images import fit_image
-from vidkit.libraries import quiet
-from vidkit.models.content_hash import hash_model
-from vidkit.models.warm import WarmPipeline
-from vidkit.params import GenerationParams, OutputFormat, wire_name
+from vidkit.memory.sharing import plan_with_room
+from vidkit.models.files.content_hash import hash_model
+from vidkit.models.loras import check_different
+from vidkit.params import GenerationParams, OutputFormat
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
 from vidkit.progress import CancelToken, OnPreview, OnProgress, Reporter
-from vidkit.record import AI_GENERATED, file_identity, load_picture, make_record, write_clip_sidecar
+from vidkit.record import AI_GENERATED, file_identity, identities_of, load_picture, make_record, write_clip_sidecar
 from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
 from vidkit.video import check_frames, check_target, sidecar_path, write_video
+from vidkit.warm import WarmModels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +47,14 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-logger = logging.getLogger("vidkit")
-
-#: what diffusers, transformers and safetensors raise over files that are missing, cut short or do not fit together
-LOAD_ERRORS: Final = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError)
-
 #: of the JSON that a result leaves in a notebook: its metadata, its record and the clip's file name
 RESULT_MIMETYPE: Final = "application/vnd.vidkit.result+json"
 
 _lock = threading.Lock()
-_warm = WarmPipeline()
-_warm_names: list[str] = []  # of the models in it
+_warm = WarmModels()
+_device = DeviceLock(_warm)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,10 @@ class GenerationResult:
 
 
 class Stopwatch:
-    """Seconds by phase of one generation: load, encode, denoise, decode, write. What is in no phase is in the total."""
+    """Seconds by phase of one generation: load, encode, denoise, decode, write. What is in no phase is in the total.
+
+    Waiting for other processes is the phase "wait", where there was any, and not in the total.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -101,6 +109,14 @@ class Stopwatch:
         now = time.monotonic()
         self.seconds[phase] = now - self._since
         self._since = now
+
+    def waited(self, began: float) -> None:
+        """From `began` (monotonic) until now others had the device."""
+        seconds = time.monotonic() - began
+        if seconds > 0.05:
+            self.seconds["wait"] = seconds
+            self._started += seconds
+            self._since += seconds
 
     def total(self) -> float:
         return time.monotonic() - self._started
@@ -184,6 +200,7 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     check_target(target, overwrite=params.overwrite)
     reporter.tell(2, "Checking the models...")
     hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in found.models.items()}
+    check_different(params, hashes)
     return Job(
         params=params,
         family=found.family,
@@ -214,33 +231,50 @@ def compute(
 ) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
     """Load, denoise, decode: frames `(frames, height, width, 3)` uint8, the plan executed, notes."""
     stopwatch = stopwatch or Stopwatch()
-    stopwatch.begin()
-    reporter.tell(5, "Loading libraries...")
-    import torch
 
-    plan = make_plan()
-    reset_peak_memory(plan)
-
-    def work() -> tuple[torch.Tensor, list[str]]:
-        reporter.tell(10, "Loading model...")
-        pipe = warm_pipeline(job, plan)
-        stopwatch.end("load", plan)
+    def work(pipe: Any, plan: Plan) -> tuple[torch.Tensor, list[str]]:
         reporter.tell(15, "Processing image...")
         with restored_on_failure(pipe, plan):
             latents, notes = denoise(job, pipe, reporter, lambda: stopwatch.end("encode", plan), on_preview)
             stopwatch.end("denoise", plan)
             return decode(job, pipe, latents, reporter), notes
 
-    # Building modules and some pipelines draw from torch's own generators, which are the caller's. The devices are
-    # named because torch warns when it finds several itself.
-    devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
-    with torch.random.fork_rng(devices):
-        pixels, notes = typed_failures(job.params, work)
+    (pixels, notes), plan = on_the_device(job, reporter, stopwatch, work)
     frames = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     check_frames(frames, job.pictures[0])
     levels = (frames * 255).round().astype(np.uint8)
     stopwatch.end("decode")
     return levels, plan, notes
+
+
+def on_the_device(
+    job: Job, reporter: Reporter, stopwatch: Stopwatch, work: Callable[[Any, Plan], Result], *, ahead: bool = False
+) -> tuple[Result, Plan]:
+    """Wait for the device, load the request's pipeline unless it is warm, and work with it; also the plan executed.
+
+    ahead: nobody waits for it, so no other process gives up its models for it; raises GenerationError `out_of_memory`.
+    """
+    stopwatch.begin()
+    reporter.tell(5, "Loading libraries...")
+    import torch
+
+    def load_and_work() -> Result:
+        reporter.tell(10, "Loading model...")
+        pipe = _warm.pipeline(job, plan, reporter.loading)
+        stopwatch.end("load", plan)
+        return work(pipe, plan)
+
+    device, waiting_since = chosen_device(), time.monotonic()
+    doing = "loading models" if ahead else "making a clip"
+    with _device.turn(device_identity(device), device_label(device), doing, reporter.waiting):
+        plan = plan_with_room(job.params, job.models, _device, reporter.waiting, ahead=ahead)
+        stopwatch.waited(waiting_since)
+        reset_peak_memory(plan)
+        # Building modules and some pipelines draw from torch's own generators, which are the caller's. The devices are
+        # named because torch warns when it finds several itself.
+        devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
+        with torch.random.fork_rng(devices):
+            return typed_failures(job.params, load_and_work), plan
 
 
 def preload(
@@ -249,74 +283,33 @@ def preload(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
 ) -> None:
-    """Load a request's models, so that its generation starts at once. Arguments and errors as for `generate`."""
+    """Load a request's models, so that its generation starts at once. Arguments and errors as for `generate`.
+
+    Other processes' models are not unloaded for it: GenerationError `out_of_memory` when there may be no room beside.
+    """
     request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
-    reporter = Reporter(on_progress, cancel)
+    reporter = Reporter(on_progress, cancel, loading_to=99)
     with turn(reporter):
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
-        reporter.tell(5, "Loading libraries...")
-        import torch
-
-        plan = make_plan()
-        reporter.tell(10, "Loading model...")
-        devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
-        with torch.random.fork_rng(devices):
-            typed_failures(job.params, lambda: warm_pipeline(job, plan))
+        on_the_device(job, reporter, Stopwatch(), lambda pipe, plan: None, ahead=True)
         reporter.done()
 
 
 def unload() -> None:
     """Drop the loaded models and give their memory back; waits for a generation that runs."""
     with _lock:
-        _warm.drop()
-        _warm_names.clear()
+        _device.unload()
 
 
 def loaded_models() -> list[str]:
     """The names of the models that are loaded now."""
-    return list(_warm_names)
+    return _warm.names
 
 
-def warm_pipeline(job: Job, plan: Plan) -> Any:
-    """The request's pipeline, loaded unless it is the one that is warm."""
-    import torch
-
-    def load() -> Any:
-        _warm_names.clear()
-        return loaded(job, getattr(torch, plan.dtype), plan)
-
-    pipe = _warm.get(warm_key(job, plan), load)
-    _warm_names[:] = [model.name for model in job.models.values()]
-    return pipe
-
-
-def warm_key(job: Job, plan: Plan) -> tuple[Any, ...]:
-    """What a loaded pipeline depends on. The conditioning decides its class, and what of a PIA adapter is loaded."""
-    return (job.params.pipeline, job.params.conditioning, *sorted(job.hashes.items()), plan.device, plan.offload)
-
-
-def loaded(job: Job, dtype: torch.dtype, plan: Plan) -> Any:
-    logger.info("loading %s", ", ".join(model.name for model in job.models.values()))
-    with quiet():
-        try:
-            pipe = job.family.load(job.params, job.models, dtype)
-        except LOAD_ERRORS as error:
-            if typed_failure(error, job.params) is not None:  # out of memory and the like: not the model's fault
-                raise
-            raise unloadable(job, error) from error
-    place(pipe, plan)
-    return pipe
-
-
-def unloadable(job: Job, error: Exception) -> SetupError:
-    names = ", ".join(model.name for model in job.models.values())
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return SetupError(
-        "invalid_model",
-        f"{names} does not load; a file may be missing, incomplete or damaged: {reason}",
-        ["Fetch the model again", "Check that its parts belong together (Stable Diffusion 1.5 for animatediff)"],
-    )
+def last_pipeline() -> Any:
+    """The diffusers pipeline of the last request, as long as it is loaded; None else."""
+    return _warm.last_pipeline
 
 
 @contextmanager
@@ -379,9 +372,7 @@ def decode(job: Job, pipe: Any, latents: torch.Tensor, reporter: Reporter) -> to
 def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
     if job.params.bare:
         return dict(AI_GENERATED)
-    models = {
-        wire_name(name): {"name": job.models[name].stored_name, "sha256": job.hashes[name]} for name in job.models
-    }
+    models = identities_of(job.params, job.models, job.hashes)
     return make_record(
         job.params, models=models, pictures=job.identities, plan=plan.to_json(), notes=[*job.notes, *notes]
     )

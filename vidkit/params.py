@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, get_args
 
@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from vidkit.errors import InputError, Remedy
+from vidkit.lora_list import LORAS, MAX_WEIGHT, parse_loras, with_names
 
 SCHEMA_VERSION: Final = 1
 MAX_SEED: Final = 2**31 - 1
@@ -76,6 +77,14 @@ class GenerationParams(BaseModel):
     motion_adapter: str | None = parameter(None, "Motion adapter folder.", group="model", used_by=("animatediff",))
     controlnet: str | None = parameter(
         None, "SparseCtrl model folder.", title="SparseCtrl model", group="model", used_by=("animatediff/sparsectrl",)
+    )
+    loras: str | None = parameter(
+        None,
+        f"LoRAs and motion LoRAs with their weights: NAME:WEIGHT, NAME:WEIGHT. A weight is from {-MAX_WEIGHT:g} to "
+        f"{MAX_WEIGHT:g}; without one it is 1.",
+        title="LoRAs",
+        group="model",
+        used_by=("animatediff",),
     )
     image_path: str = parameter(
         ..., "The picture to animate: an image file, or a clip made by vidkit.", group="picture", min_length=1
@@ -180,6 +189,7 @@ class GenerationParams(BaseModel):
             prompt = data.get("prompt", "")
             if isinstance(prompt, str) and not prompt.strip():
                 problems.append(empty_prompt())
+            problems += lora_problems(data.get(LORAS))
         try:
             params = handler(data)
             if not problems:
@@ -254,6 +264,20 @@ def empty_prompt() -> InputError:
         ["Describe what should happen, for example: slow cinematic zoom in, golden hour light"],
         ["prompt"],
     )
+
+
+def lora_problems(written: Any) -> list[InputError]:
+    try:
+        if isinstance(written, str):
+            parse_loras(written)
+    except InputError as error:
+        return [error]
+    return []
+
+
+def with_places(name: str, value: str, change: Callable[[str], str]) -> str:
+    """A value of a parameter that names files, each of the names or paths in it changed."""
+    return with_names(value, change) if name == LORAS else change(value)
 
 
 def nearest_name(key: str) -> str | None:

@@ -69,13 +69,19 @@ class Reporter:
     a hundred.
     """
 
+    LOADING = (10, 14.9)
     DENOISING = (20, 85)
     DECODING = (85, 95)
 
-    def __init__(self, on_progress: OnProgress | None, cancel: CancelToken | None) -> None:
+    def __init__(
+        self, on_progress: OnProgress | None, cancel: CancelToken | None, *, loading_to: float | None = None
+    ) -> None:
+        """loading_to: percent at which loading ends, where nothing comes after it."""
         self._listener = on_progress
+        self._loading = (self.LOADING[0], loading_to or self.LOADING[1])
         self._cancel = cancel
         self._highest = -1
+        self._waiting = ""
         self._started: float | None = None
 
     def check(self) -> None:
@@ -103,6 +109,23 @@ class Reporter:
         self._highest = percent
         if self._listener is not None:
             self._listener(Progress(percent, message, **more))
+
+    def loading(self, done: int, total: int) -> None:
+        """While models are read from disk: `done` bytes of `total`."""
+        low, high = self._loading
+        mib = 2**20
+        self.tell(low + (high - low) * done / total, f"Loading model: {done / mib:,.0f} of {total / mib:,.0f} MiB...")
+
+    def waiting(self, message: str) -> None:
+        """While others have the device: who, each once; the bar stays where it is.
+
+        Raises:
+            Cancelled: when the token has been set.
+        """
+        self.check()
+        if message != self._waiting and self._listener is not None:
+            self._listener(Progress(max(self._highest, 0), message))
+        self._waiting = message
 
     def step(self, done: float, steps: int) -> None:
         """While denoising: `done` steps (a fraction inside a step) of `steps`."""

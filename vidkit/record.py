@@ -9,16 +9,18 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import vidkit
 from vidkit.errors import InputError
 from vidkit.images import decode_png, encode_png, load_image
-from vidkit.models.content_hash import remembered
-from vidkit.models.locate import BUNDLED_PREFIX
-from vidkit.params import SCHEMA_VERSION, GenerationParams, OutputFormat
+from vidkit.lora_list import LORAS, LoraEntry, loras_text, weight_text
+from vidkit.models.files.content_hash import remembered
+from vidkit.models.locate import BUNDLED_PREFIX, Model
+from vidkit.models.loras import check_different, is_lora, weights_of_loras
+from vidkit.params import SCHEMA_VERSION, GenerationParams, OutputFormat, wire_name
 from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_record, sidecar_path, write_sidecar
 
@@ -35,7 +37,15 @@ AI_GENERATED: Final = {
 RESULTS_VERSION: Final = 1
 
 #: parameters that say where things lie on this machine, not what the clip is
-PATH_PARAMETERS: Final = ("imagePath", "lastImagePath", "outputPath", "baseModel", "motionAdapter", "controlnet")
+PATH_PARAMETERS: Final = (
+    "imagePath",
+    "lastImagePath",
+    "outputPath",
+    "baseModel",
+    "motionAdapter",
+    "controlnet",
+    "loras",
+)
 VIDEO_SUFFIXES: Final = tuple(f".{name}" for name in get_args(OutputFormat))
 
 
@@ -49,7 +59,7 @@ def make_record(
 ) -> dict[str, Any]:
     """The whole request (resolved, seed drawn), what it was made with and how. Names and hashes, no absolute paths.
 
-    models: name and sha256 by camelCase parameter; pictures: name and sha256 of each input file.
+    models: as `identities_of`; pictures: name and sha256 of each input file.
     """
     return {
         **AI_GENERATED,
@@ -60,6 +70,37 @@ def make_record(
         "notes": list(notes),
         "versions": versions(),
     }
+
+
+def identities_of(
+    params: GenerationParams, models: Mapping[str, Model], hashes: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Name and SHA-256 of a request's models by camelCase parameter; LoRAs as lora1, lora2, ... with their weights.
+
+    models, hashes: by snake_case name among the request's models.
+
+    Raises:
+        InputError: `invalid_value`, when two LoRAs have the same content.
+    """
+    check_different(params, hashes)
+    lora_weights = weights_of_loras(params)
+    found = {}
+    for name, model in models.items():
+        identity = {"name": model.stored_name, "sha256": hashes[name]}
+        if is_lora(name):
+            found[name.replace("_", "")] = {**identity, "weight": weight_text(lora_weights[name])}
+        else:
+            found[wire_name(name)] = identity
+    return found
+
+
+def names_of_models(
+    models: Mapping[str, Mapping[str, str]], name_of: Callable[[Mapping[str, str]], str] = lambda model: model["name"]
+) -> dict[str, str]:
+    """What a request calls a record's models, by camelCase parameter, its LoRAs as one list."""
+    names = {name: name_of(model) for name, model in models.items() if "weight" not in model}
+    loras = [LoraEntry(name_of(model), float(model["weight"])) for model in models.values() if "weight" in model]
+    return {**names, LORAS: loras_text(loras)} if loras else names
 
 
 def content_of(
@@ -79,12 +120,16 @@ def key_of(record: Mapping[str, Any]) -> str:
     """The content key of a clip: 64 hex digits, the same for the same frames to make, whatever files are called.
 
     SHA-256 of the canonical JSON (sorted keys, no spaces, ASCII) of the results version, the resolved request without
-    its paths, the SHA-256 of each input picture's file and of each model. record: as `make_record` or `content_of`.
+    its paths, the SHA-256 of each input picture's file and of each model, and the weights of LoRAs, whose order makes
+    no difference. record: as `make_record` or `content_of`.
     """
+    models = record["models"]
+    hashes: dict[str, Any] = {name: model["sha256"] for name, model in models.items() if "weight" not in model}
+    loras = sorted([model["sha256"], model["weight"]] for model in models.values() if "weight" in model)
     content = {
         "resultsVersion": record["resultsVersion"],
         "request": record["request"],
-        "models": {name: model["sha256"] for name, model in record["models"].items()},
+        "models": {**hashes, LORAS: loras} if loras else hashes,
         "pictures": [
             {kind: sha256 for kind, sha256 in picture.items() if kind != "name"} for picture in record["pictures"]
         ],
@@ -175,11 +220,14 @@ def remade(record: Mapping[str, Any], clip: Path) -> dict[str, Any]:
     """A record's request with its models where they are now, and the clip as its picture."""
     request = dict(record["request"])
     settings = load_settings()
-    for name, model in record["models"].items():
+
+    def place(model: Mapping[str, str]) -> str:
         if model["name"].startswith(BUNDLED_PREFIX):
-            request[name] = model["name"]
-        else:  # outside the models folder, or another model there has its name by now
-            request[name] = str(remembered(model["sha256"], settings) or model["name"])
+            return model["name"]
+        # outside the models folder, or another model there has its name by now
+        return str(remembered(model["sha256"], settings) or model["name"])
+
+    request |= names_of_models(record["models"], place)
     request["imagePath"] = str(clip)
     if len(record["pictures"]) > 1:
         request["lastImagePath"] = str(clip)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidkit.errors import InputError, Remedy
 from vidkit.models.locate import picture_path
+from vidkit.models.loras import is_lora
 from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Family, Models
@@ -44,7 +45,7 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
     models = models or family.models(request, settings)
     params, notes = resolve(request, family.limits(request, models))
     for name, model in models.items():
-        if getattr(request, name) is None:
+        if not is_lora(name) and getattr(request, name) is None:
             notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
     params, speed_notes = at_available_speed(params)
     output_format = format_of(params)

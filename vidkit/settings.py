@@ -1,7 +1,7 @@
 """Where vidkit keeps things, and the user's settings: environment first, then config.json.
 
-`VIDKIT_HOME` (else the platform's data folder) holds models/, output/, runs/, pictures/, cache/ and
-config.json.
+`VIDKIT_HOME` (else the platform's data folder) holds models/ (elsewhere with `VIDKIT_MODELS`), output/, runs/,
+pictures/, cache/ and config.json.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from vidkit.errors import SetupError
 from vidkit.files import written_whole
+from vidkit.paths import normalize_path
 
 
 def home() -> Path:
@@ -35,7 +36,9 @@ class Settings:
 
     @property
     def models(self) -> Path:
-        return home() / "models"
+        """The models folder, with the registry `models.json` in it."""
+        given = os.environ.get("VIDKIT_MODELS")
+        return Path(normalize_path(given)).expanduser() if given else home() / "models"
 
     @property
     def output(self) -> Path:

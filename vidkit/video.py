@@ -6,7 +6,6 @@ know).
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from vidkit.container import (
 )
 from vidkit.errors import CriticalError, GenerationError, InputError, SetupError, VidkitError
 from vidkit.ffmpeg import VideoInfo
-from vidkit.files import temporary_beside
+from vidkit.files import NO_SPACE, temporary_beside
 from vidkit.params import OutputFormat
 
 __all__ = [
@@ -57,8 +56,6 @@ MAX_COVERS: Final = 2
 #: content from 4 on: what is fainter, a model may well smooth away.
 _FLAT: Final = 1.0
 _HAS_CONTENT: Final = 4.0
-
-_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_video(
@@ -272,7 +269,7 @@ def _exists(path: Path) -> InputError:
 
 
 def _write_error(path: Path, error: OSError) -> VidkitError:
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return CriticalError(
             "disk_full", f"{path} could not be written: {error.strerror}.", ["Free some space; try again"]
         )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from vidkit.memory.weights import weights
-from vidkit.models.locate import read_json
-from vidkit.models.single_file import check_sd15_checkpoint
+from vidkit.memory.weights import lora_weights, weights
+from vidkit.models.loading.layouts import UNET
+from vidkit.models.loras import is_lora
 from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Models
 
@@ -19,17 +19,17 @@ SLACK: Final = 1.01
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of a pipeline's parts. adapter: the motion adapter, which it keeps beside the copy in the UNet."""
+    """Bytes of a pipeline's parts. modules: of the UNet's, those that are the motion adapter's."""
 
     unet: int
     vae: int
     encoder: int
     controlnet: int = 0
-    adapter: int = 0
+    modules: int = 0
 
     @property
     def all(self) -> int:
-        return self.unet + self.vae + self.encoder + self.controlnet + self.adapter
+        return self.unet + self.vae + self.encoder + self.controlnet
 
     def with_slack(self) -> Weights:
         """As the allocator holds them."""
@@ -45,14 +45,16 @@ def weights_of(params: GenerationParams, models: Models, dtype: str) -> Weights:
     pia = params.conditioning == "pia"
     adapter = weights(models["motion_adapter"], "", dtype, without="" if pia else "conv_in.")
     if pia:  # the adapter's own input layer instead of the base's
-        prefix = "conv_in." if base.path.is_dir() else "model.diffusion_model.input_blocks.0.0."
+        prefix = "conv_in." if base.path.is_dir() else UNET + "input_blocks.0.0."
         unet = weights(base, "unet", dtype, without=prefix)
     controlnet = weights(models["controlnet"], "", dtype) if params.conditioning == "sparsectrl" else 0
-    return Weights(unet + adapter, vae, weights(base, "text_encoder", dtype), controlnet, adapter)
+    loras = [model for name, model in models.items() if is_lora(name)]
+    unet += lora_weights(loras, "unet", dtype)
+    encoder = weights(base, "text_encoder", dtype) + lora_weights(loras, "text_encoder", dtype)
+    return Weights(unet + adapter, vae, encoder, controlnet, adapter)
 
 
 def configs_of(models: Models) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Of the UNet and the autoencoder; a checkpoint in one file has those of Stable Diffusion 1.5."""
-    base = models["base_model"].path
-    folder = check_sd15_checkpoint(base) if base.is_file() else base
-    return read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json")
+    """Of the UNet and the autoencoder."""
+    base = models["base_model"]
+    return base.config("unet"), base.config("vae")

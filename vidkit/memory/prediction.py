@@ -59,9 +59,7 @@ def predict(params: GenerationParams, models: Models, plan: Plan) -> Prediction 
     """
     if plan.device != "cuda":
         return None
-    request = Request(params, models, plan)
-    decode = request.decoding(request.chunk)
-    return Prediction(request.encoding(), request.denoising(), decode, request.chunk)
+    return Request(params, models, plan).prediction()
 
 
 class Request:
@@ -79,6 +77,9 @@ class Request:
         self.windows = svd.windows_of(params, models) if self.is_svd else animatediff.windows_of(self.frames, models)
         self.chunk = min(params.decode_chunk_size, self.frames, V2V_CHUNK if self.is_v2v else self.frames)
         self.encoded_at_once = min(params.decode_chunk_size, self.frames) if self.is_v2v else 1
+
+    def prediction(self) -> Prediction:
+        return Prediction(self.encoding(), self.denoising(), self.decoding(self.chunk), self.chunk)
 
     @property
     def is_free_noise(self) -> bool:
@@ -103,15 +104,18 @@ class Request:
         plane = Plane(1, self.encoded_at_once, self.height, self.width, SIZES["float32"] if upcast else self.size)
         scale = plane.size / self.size
         bytes_ = found.all if self.is_resident else found.encoder + found.vae
-        if self.is_free_noise and not self.is_resident:  # its layers, copies of the adapter's, are made on the device
-            bytes_ += found.adapter
         bytes_ += round(found.vae * (scale - 1) + self.pixels() * (scale + 1))
-        return bytes_ + encoder_peak(self.vae, plane) + CUBLAS
+        return max(bytes_ + encoder_peak(self.vae, plane), self.changing_layers()) + CUBLAS
+
+    def changing_layers(self) -> int:
+        """FreeNoise makes its layers on the device, with copies of the modules' weights that are then dropped."""
+        found = self.weights
+        return (found.all if self.is_resident else found.encoder) + found.modules if self.is_free_noise else 0
 
     def denoising(self) -> int:
         found = self.weights
         bytes_ = found.all if self.is_resident else found.unet + found.vae + found.controlnet
-        alive = bytes_ + self.pixels() + self.denoiser_peak() + CUBLAS
+        alive = max(bytes_ + self.pixels() + self.denoiser_peak(), self.changing_layers()) + CUBLAS
         if self.windows.count == 1 or self.is_free_noise:
             return alive
         # between windows, the next one's picture is decoded and encoded

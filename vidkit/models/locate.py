@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from vidkit.errors import InputError, SetupError
+from vidkit.errors import InputError, Remedy, SetupError
+from vidkit.models.catalogue import find_published
+from vidkit.models.files.config_files import invalid_config, read_json
+from vidkit.models.folder_scan import CUSTOM, candidates
+from vidkit.models.inspection import inspect
+from vidkit.models.loading.single_file import config_folder_of, config_of
+from vidkit.models.registry import FILE_NAME, Entry, find_registered, registered
 from vidkit.params import Conditioning, GenerationParams, canonical_names, plain_type
+from vidkit.paths import normalize_path
 from vidkit.settings import Settings
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
@@ -21,7 +28,8 @@ CARD_FILE: Final = "vidkit.json"
 class Model:
     """A model on disk.
 
-    kind: the class its config names ("StableVideoDiffusionPipeline", "MotionAdapter", ...), or "single file".
+    kind: the class its config names ("StableVideoDiffusionPipeline", "MotionAdapter", ...); of a model in one file the
+    class that a folder of the same model would name.
     card: vidkit's own `vidkit.json` in the folder, if any: name, defaults, ranges, scheduler; windowFrames (what an SVD
     model holds at once); conditionings (those that a PIA motion adapter serves).
     """
@@ -46,9 +54,16 @@ class Model:
     def card_ranges(self) -> dict[str, tuple[float, float]]:
         return {name: (low, high) for name, (low, high) in canonical_names(self.card.get("ranges", {})).items()}
 
+    @property
+    def configs(self) -> Path:
+        """The folder of its configurations: its own, or for a pipeline in one file that which fits it."""
+        return config_folder_of(self.path, self.kind) if self.path.is_file() else self.path
+
     def config(self, part: str = "") -> dict[str, Any]:
-        """The config.json of a part ("unet", "vae", ...), or of the folder itself; {} for a single file."""
-        return {} if self.path.is_file() else read_json(self.path / part / "config.json")
+        """The configuration of a part ("unet", "vae", ...; "" for a model that is one part)."""
+        if self.path.is_file():
+            return config_of(self.path, self.kind, part)
+        return read_json(self.path / part / "config.json")
 
 
 def locate_base(params: GenerationParams, settings: Settings, kinds: Iterable[str], bundled: str) -> Model:
@@ -69,10 +84,10 @@ def locate_base(params: GenerationParams, settings: Settings, kinds: Iterable[st
 
 
 def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> Model:
-    """A model by `bundled:NAME`, by path, or by its name in the models folder.
+    """A model by all names that `find` takes.
 
     Raises:
-        SetupError: `model_not_found` (nothing there) or `invalid_model` (something else there).
+        SetupError: `model_not_found` (nothing there) or `invalid_model` (something else there); and as `find`.
     """
     path = find(wanted, settings, role)
     model = describe(path)
@@ -88,35 +103,76 @@ def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> 
 
 
 def find(wanted: str, settings: Settings, role: str) -> Path:
+    """Where a model lies: `bundled:NAME`; a path, of Windows too; a name in the models folder, or in its folder
+    `custom`; a name in the registry. role: what it is wanted as, for errors.
+
+    Raises:
+        SetupError: `model_not_found`; `invalid_config`, when only the registry can know it and that is broken.
+    """
     if wanted.startswith(BUNDLED_PREFIX):
-        candidates = [
-            folder for folder in BUNDLED_FOLDER.iterdir() if folder.name == wanted.removeprefix(BUNDLED_PREFIX)
-        ]
+        name = wanted.removeprefix(BUNDLED_PREFIX)
+        places = [folder for folder in BUNDLED_FOLDER.iterdir() if folder.name == name]
     else:
-        candidates = [Path(wanted), settings.models / wanted]
-    for path in candidates:
+        written = [Path(one) for one in dict.fromkeys((wanted, normalize_path(wanted)))]
+        folders = (Path(), settings.models, settings.models / CUSTOM)
+        places = [folder / path for folder in folders for path in written]
+    for path in places:
         try:
             if path.expanduser().exists():
-                return path.expanduser().resolve()
+                return place_of(path.expanduser())
         except (OSError, ValueError, RuntimeError):  # names no file system takes, users that don't exist
             continue
-    bundled = ", ".join(BUNDLED_PREFIX + folder.name for folder in sorted(BUNDLED_FOLDER.iterdir()))
-    raise SetupError(
-        "model_not_found",
-        f"The {role} {wanted[:200]!r} was not found, neither as a path nor in {settings.models}.",
-        [f"Check the path of the {role}", f"Put the model into {settings.models}", f"Use a bundled model: {bundled}"],
-        [role.replace(" ", "_")],
-    )
+    entry = None if wanted.startswith(BUNDLED_PREFIX) else find_registered(wanted, settings)
+    if entry is not None and not entry.is_missing:
+        return place_of(entry.path)
+    raise not_found(wanted, settings, role, entry)
+
+
+def place_of(path: Path) -> Path:
+    """An absolute path without links, but for the last part: a model goes by the name of the link that leads to it."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
+def not_found(wanted: str, settings: Settings, role: str, entry: Entry | None) -> SetupError:
+    """entry: the registry's, of a model that is not where it says."""
+    parameter = "loras" if role == "LoRA" else role.replace(" ", "_")
+    takes_name = parameter in GenerationParams.model_fields and parameter != "loras"
+    bundled = [BUNDLED_PREFIX + folder.name for folder in sorted(BUNDLED_FOLDER.iterdir()) if role != "LoRA"]
+    if entry is not None:
+        told = f"The registry says that the {role} {entry.name!r} is at {entry.written}, but nothing is there."
+        remedies = [f"Register it where it is now: vidkit models add PATH --name {entry.name}"]
+    else:
+        told = (
+            f"The {role} {wanted[:200]!r} was not found: it is no path, and neither {settings.models} nor the registry "
+            f"{FILE_NAME} in it has that name."
+        )
+        known = bundled if wanted.startswith(BUNDLED_PREFIX) else [*bundled, *known_names(settings)]
+        near = difflib.get_close_matches(wanted[:200], known, n=2)
+        remedies = [Remedy(f"Did you mean {name}?", **({parameter: name} if takes_name else {})) for name in near]
+        remedies.append(f"Check the path of the {role}")
+    published = find_published(wanted)
+    if published is not None:
+        remedies.insert(0, f"Fetch it: vidkit models download {published.name}")
+    remedies.append(f"Put the model into {settings.models}")
+    if bundled:
+        remedies.append(f"Use a bundled model: {', '.join(bundled)}")
+    return SetupError("model_not_found", told, remedies, [parameter])
+
+
+def known_names(settings: Settings) -> list[str]:
+    """What models are called in the models folder and in the registry."""
+    return [*(name for name, _ in candidates(settings.models)), *(one.name for one in registered(settings))]
 
 
 def describe(path: Path) -> Model:
-    """What a path is, by its configs alone.
+    """What a path is, by its configs or its header alone.
 
     Raises:
         SetupError: `invalid_model`, when it is no model at all or its configs cannot be read.
     """
     if path.is_file():
-        return Model(path.stem, path, "single file")
+        found = inspect(path)
+        return Model(path.stem, path, found.class_name or found.kind)
     for file in ("model_index.json", "config.json"):
         if (path / file).is_file():
             kind = read_json(path / file).get("_class_name")
@@ -157,20 +213,6 @@ def check_own_keys(path: Path, card: Mapping[str, Any]) -> None:
     served, known = card.get("conditionings", ["init"]), get_args(Conditioning)
     if not isinstance(served, list) or not served or any(mode not in known for mode in served):
         raise invalid_config(path, f"conditionings is {served!r}, not a list of some of {', '.join(known)}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise invalid_config(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise invalid_config(path, "not a JSON object")
-    return content
-
-
-def invalid_config(path: Path, reason: str) -> SetupError:
-    return SetupError("invalid_model", f"The model's file {path} cannot be read: {reason}.", ["Fetch the model again"])
 
 
 def picture_path(wanted: str) -> Path:

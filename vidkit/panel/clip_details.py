@@ -12,6 +12,7 @@ from vidkit.errors import VidkitError
 from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.panel.history import Entry
 from vidkit.params import GenerationParams, canonical_name, is_used
+from vidkit.record import names_of_models
 from vidkit.resolving import resolve_request
 from vidkit.settings import load_settings
 from vidkit.sweep.dry_run import in_words
@@ -64,7 +65,10 @@ def details_html(entry: Entry) -> str:
 
 
 def models_in_words(entry: Entry) -> str:
-    names = [model.get("name", "").removeprefix(BUNDLED_PREFIX) for model in entry.manifest.models.values()]
+    names = [
+        model.get("name", "").removeprefix(BUNDLED_PREFIX) + (f":{model['weight']}" if "weight" in model else "")
+        for model in entry.manifest.models.values()
+    ]
     family = str(entry.manifest.request.get("pipeline", ""))
     if family == "animatediff":
         family += f", {entry.manifest.request.get('conditioning', '')}"
@@ -114,8 +118,8 @@ def defaults_of(entry: Entry) -> dict[str, Any]:
     manifest = entry.manifest
     request: dict[str, Any] = {"imagePath": "any", "prompt": "any"}
     request |= {name: manifest.request[name] for name in ("pipeline", "conditioning") if name in manifest.request}
-    models: dict[str, Any] = {name: model.get("name") for name, model in manifest.models.items()}
     try:
+        models: dict[str, Any] = {**names_of_models(manifest.models)}
         return resolve_request(GenerationParams(**request, **models), load_settings()).params.model_dump()
     except VidkitError:
         return GenerationParams(**request).model_dump()

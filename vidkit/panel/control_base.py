@@ -78,6 +78,7 @@ class _Looks:
         self.words = widget_description.DescriptionStyle(description_width="136px")
         self.text = widget_string.TextStyle(description_width="136px")
         self.html = widget_string.HTMLStyle()
+        self.label = widget_string.HTMLStyle(description_width="136px")
         self.check = widget_bool.CheckboxStyle()
         self.slide = widget_int.SliderStyle()
         self.button = widget_button.ButtonStyle()

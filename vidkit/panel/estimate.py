@@ -67,7 +67,8 @@ def distance_and_seconds(entry: Entry, wanted: Mapping[str, Any]) -> tuple[float
     factor, pixels = after / before, volume(wanted) / volume(entry.manifest.request)
     denoising = made.get("denoise", 0.0)
     with_pixels = sum(made.get(phase, 0.0) for phase in WITH_PIXELS)
-    rest = max(made["total"] - made.get("load", 0.0) - denoising - with_pixels, 0.0)
+    waited = made.get("wait", 0.0) + made.get("load", 0.0)
+    rest = max(made["total"] - waited - denoising - with_pixels, 0.0)
     return abs(math.log(factor)), denoising * factor + with_pixels * pixels + rest
 
 

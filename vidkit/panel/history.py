@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from vidkit.files import written_whole
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.panel.original_pictures import remembered_picture
 from vidkit.panel.thumbnails import thumbnail_of
 from vidkit.params import GenerationParams
 from vidkit.record import remade
 from vidkit.runs import Manifest, RunFolder, read_manifest, run_folders
-from vidkit.runs.folder import FOLDER_NAME, has_content, typed_write_errors
+from vidkit.runs.folder import FOLDER_NAME, has_content
 from vidkit.settings import load_settings
 
 logger = logging.getLogger("vidkit")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from vidkit.errors import VidkitError
 from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.panel.original_pictures import EXAMPLE_PREFIX
-from vidkit.params import GenerationParams
+from vidkit.params import GenerationParams, with_places
 from vidkit.progress import CancelToken, Progress
 from vidkit.runs import RunFolder
 
@@ -24,7 +24,7 @@ JobState = Literal["queued", "running", "done", "known", "failed", "cancelled"]
 
 #: parameters that say where a file lies, and the words among them that are no path
 PATHS: Final = {"image_path": EXAMPLE_PREFIX, "last_image_path": EXAMPLE_PREFIX, "output_path": ""}
-MODELS: Final = ("base_model", "motion_adapter", "controlnet")
+MODELS: Final = ("base_model", "motion_adapter", "controlnet", "loras")
 
 
 @dataclass(eq=False)
@@ -71,8 +71,13 @@ def with_absolute_paths(params: GenerationParams) -> GenerationParams:
         value = getattr(params, name)
         if value is not None and not (no_path and value.startswith(no_path)):
             found[name] = str(Path(value).expanduser().absolute())
-    for name in MODELS:  # a name in the models folder stays one
-        value = getattr(params, name)
-        if value is not None and not value.startswith(BUNDLED_PREFIX) and Path(value).expanduser().exists():
-            found[name] = str(Path(value).expanduser().absolute())
+    for name in MODELS:
+        if (value := getattr(params, name)) is not None:
+            found[name] = with_places(name, value, absolute_model)
     return params.replace(**found)
+
+
+def absolute_model(value: str) -> str:
+    """A path made absolute; a name in the models folder stays one."""
+    is_path = not value.startswith(BUNDLED_PREFIX) and Path(value).expanduser().exists()
+    return str(Path(value).expanduser().absolute()) if is_path else value

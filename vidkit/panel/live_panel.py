@@ -198,7 +198,9 @@ class LivePanel:
     def _preload(self) -> None:
         """Load the request's models in the background, if it could run."""
         if not self._foreground and self._outlook is not None and self._outlook.resolved is not None:
-            self._session.queue.preload(self.params, self._preloaded)
+            self._session.queue.preload(
+                self.params, self._preloaded, lambda progress: self.models.say(progress.message)
+            )
 
     def _preloaded(self, error: VidkitError | None) -> None:
         loaded = ", ".join(generation.loaded_models())
@@ -236,7 +238,6 @@ class LivePanel:
             self.params,
             lock=self.lock,
             estimate=self._seconds,
-            before_run=generation.unload,
             background=not self._foreground,
         )
         return self.sweep.widget
@@ -284,7 +285,7 @@ class LivePanel:
         """Take the panel off the page; its queue goes on."""
         atexit.unregister(self.save)
         self._stop_listening()
-        for part in (self.stage, self.queue, self.history, self.sweep):
+        for part in (self.stage, self.queue, self.models, self.history, self.sweep):
             if part is not None:
                 part.close()
         self.save()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vidkit.lora_list import LORAS, LoraEntry, loras_text, parse_loras
 from vidkit.panel.model_list import Found, why_not
 from vidkit.params import GenerationParams
 from vidkit.settings import Settings
@@ -17,7 +18,7 @@ def changes_to_use(found: Found, params: GenerationParams, settings: Settings) -
     if found.role is None or found.model is None:
         return {}
     pipeline = "svd" if found.model.kind == "StableVideoDiffusionPipeline" else "animatediff"
-    changes: dict[str, Any] = {found.role: found.name}
+    changes: dict[str, Any] = {found.role: with_lora(params.loras, found.name) if found.role == LORAS else found.name}
     if pipeline != params.pipeline:
         changes["pipeline"] = pipeline
         if found.role != "base_model":
@@ -31,6 +32,12 @@ def changes_to_use(found: Found, params: GenerationParams, settings: Settings) -
         if why_not(found, changed, settings) is not None and why_not(found, default, settings) is None:
             changes["motion_adapter"] = None
     return changes
+
+
+def with_lora(loras: str | None, name: str) -> str:
+    """A list with one LoRA more, unless it is there already."""
+    entries = parse_loras(loras or "")
+    return loras_text(entries if name in [entry.name for entry in entries] else (*entries, LoraEntry(name)))
 
 
 def conditionings_of(found: Found) -> list[str]:

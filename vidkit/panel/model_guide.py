@@ -5,80 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from vidkit.device import GIB
+from vidkit.models.catalogue import Published, catalogue
 from vidkit.panel.model_list import Found
 from vidkit.settings import Settings
-
-#: what of a repository is needed: half precision alone where it has both
-HALF: Final = ("*.json", "*.txt", "*.fp16.safetensors")
-WHOLE: Final = ("config.json", "diffusion_pytorch_model.safetensors")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A published model. family: that it is for; gib: its download; includes: patterns of the files to fetch."""
-
-    family: str
-    purpose: str
-    repository: str
-    gib: float
-    includes: tuple[str, ...]
-    note: str
-
-    def command(self, models: Path) -> str:
-        """A line for a terminal that fetches it into the models folder."""
-        patterns = " ".join(f'--include "{pattern}"' for pattern in self.includes)
-        folder = models / self.repository.rsplit("/", 1)[1]
-        return f'hf download {self.repository} --local-dir "{folder}" {patterns}'
-
-
-#: sizes: rough, to be held against the free disk space; the files were not fetched for them
-WANTED: Final = (
-    Wanted(
-        "svd",
-        "SVD-XT, 25 frames of 1024 x 576",
-        "stabilityai/stable-video-diffusion-img2vid-xt",
-        4.2,
-        HALF,
-        "its licence has to be accepted on its page; then log in with hf auth login",
-    ),
-    Wanted(
-        "animatediff",
-        "Stable Diffusion 1.5, the base model",
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        2.6,
-        HALF,
-        "or any model made from it, also as one .safetensors file",
-    ),
-    Wanted(
-        "animatediff",
-        "motion adapter for conditioning init and sparsectrl",
-        "guoyww/animatediff-motion-adapter-v1-5-3",
-        1.6,
-        WHOLE,
-        "Apache-2.0",
-    ),
-    Wanted(
-        "animatediff",
-        "SparseCtrl for conditioning sparsectrl",
-        "guoyww/animatediff-sparsectrl-rgb",
-        1.9,
-        WHOLE,
-        "Apache-2.0",
-    ),
-    Wanted(
-        "animatediff",
-        "PIA motion adapter for conditioning pia",
-        "openmmlab/PIA-condition-adapter",
-        1.6,
-        WHOLE,
-        "Apache-2.0",
-    ),
-)
 
 
 def advice(family: str, found: Iterable[Found], settings: Settings) -> list[str]:
@@ -86,18 +17,19 @@ def advice(family: str, found: Iterable[Found], settings: Settings) -> list[str]
     told = []
     if has_only_bundled(family, found):
         told.append(
-            f"For {family} there is only the bundled demonstration model. Below is how to get a full-size one; its "
-            f"folder belongs into {settings.models}, or its path is added here."
+            f"For {family} there is only the bundled demonstration model. Below is how to get a full-size one; one "
+            f"that is on this machine belongs into {settings.models}, or its path is added here."
         )
     if not has_gpu():
         told.append(
             "No NVIDIA GPU was found: clips are computed on the CPU. The bundled models are made for that; a full-size "
             "model takes hours for a clip."
         )
-    short = [wanted for wanted in WANTED if wanted.family == family and wanted.gib > free_gib(settings.models)]
+    free = free_gigabytes(settings.models)
+    short = [one for one in published_for(family) if one.gigabytes > free]
     if short:
-        names = ", ".join(f"{wanted.repository} ({wanted.gib:g} GiB)" for wanted in short)
-        told.append(f"{free_gib(settings.models):.1f} GiB are free in {settings.models}: too little for {names}.")
+        names = ", ".join(f"{one.name} ({one.gigabytes:g} GB)" for one in short)
+        told.append(f"{free:.1f} GB are free in {settings.models}: too little for {names}.")
     return told
 
 
@@ -113,10 +45,11 @@ def has_gpu() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def free_gib(folder: Path) -> float:
-    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-    return shutil.disk_usage(existing).free / GIB
+def free_gigabytes(folder: Path) -> float:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free / 1e9
 
 
-def wanted_for(family: str) -> Sequence[Wanted]:
-    return [wanted for wanted in WANTED if wanted.family == family]
+def published_for(family: str) -> Sequence[Published]:
+    """The catalogue's models of a family that vidkit can use."""
+    return [one for one in catalogue() if one.family == family and one.unusable is None]

@@ -2,151 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 from vidkit.errors import InputError, SetupError
-from vidkit.models.locate import BUNDLED_FOLDER, BUNDLED_PREFIX, Model, describe, find, locate_base, read_json
-from vidkit.models.single_file import check_sd15_checkpoint
-from vidkit.panel.added_models import added_paths, remember_model
+from vidkit.lora_list import LORAS, quoted_name
+from vidkit.models.checkpoints.findings import Kind
+from vidkit.models.compatibility import why_not_together, with_article
+from vidkit.models.entries import register_model
+from vidkit.models.files.folder_safety import check_folder
+from vidkit.models.inspection import Inspection, inspect
+from vidkit.models.listing import Listed, Origin, in_models_folder, listed_models
+from vidkit.models.listing import bundled_models as listed_bundled
+from vidkit.models.loading.single_file import SVD, check_pipeline_file
+from vidkit.models.locate import Model, describe, locate_base, place_of
+from vidkit.models.loras import describe_lora
+from vidkit.models.registry import FILE_NAME, registry_file
 from vidkit.params import GenerationParams, is_used
+from vidkit.paths import normalize_path
 from vidkit.pipelines import FAMILIES
-from vidkit.pipelines.animatediff import BASE_KINDS, SINGLE_FILE, check_adapter
-from vidkit.pipelines.family import Models
+from vidkit.pipelines.animatediff import BASE_KINDS, check_adapter
 from vidkit.settings import Settings
 
-#: what a kind of model is for: the parameter that names it, and in words
-ROLES: Final[Mapping[str, tuple[str, str]]] = {
-    "StableVideoDiffusionPipeline": ("base_model", "base model of svd"),
-    **dict.fromkeys(BASE_KINDS, ("base_model", "base model of animatediff (Stable Diffusion 1.5)")),
-    "MotionAdapter": ("motion_adapter", "motion adapter of animatediff"),
-    "SparseControlNetModel": ("controlnet", "SparseCtrl model of animatediff"),
+#: what a kind of model is for: the parameter that names it, the pipeline, and the architecture that it must be of
+ROLES: Final[Mapping[Kind, tuple[str, str, str]]] = {
+    "Stable Video Diffusion": ("base_model", "svd", "SVD"),
+    "base model": ("base_model", "animatediff", "SD 1.5"),
+    "motion adapter": ("motion_adapter", "animatediff", "SD 1.5"),
+    "SparseCtrl": ("controlnet", "animatediff", "SD 1.5"),
+    "LoRA": (LORAS, "animatediff", "SD 1.5"),
+    "motion LoRA": (LORAS, "animatediff", "SD 1.5"),
 }
-
-WEIGHTS: Final = (".safetensors", ".ckpt", ".pt", ".bin")
-CONFIGS: Final = ("model_index.json", "config.json")
-
-Origin = Literal["ships with vidkit", "in the models folder", "added by its path", "default of the settings"]
 
 
 @dataclass(frozen=True)
 class Found:
     """A model that is there. name: what a request calls it; role: the parameter that names it, None for what is no
-    model that vidkit can use; problem: why it is not; size: bytes on disk."""
+    model that vidkit can use; problem: why it is not; inspection: what it is, where that can be told."""
 
     name: str
     path: Path
     role: str | None = None
     purpose: str = ""
-    size: int = 0
     problem: str | None = None
+    inspection: Inspection | None = field(default=None, repr=False)
     model: Model | None = field(default=None, repr=False)
     origin: Origin = "in the models folder"
 
     @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.inspection.size if self.inspection is not None else 0
+
+    @property
     def is_pia(self) -> bool:
         """Whether it is a motion adapter with input channels of its own for the picture."""
-        if self.model is None or self.role != "motion_adapter":
-            return False
-        return self.model.config().get("conv_in_channels") is not None
+        return self.inspection is not None and self.inspection.version == "PIA"
 
 
 def found_models(settings: Settings) -> list[Found]:
-    """Those that ship with vidkit; those in the models folder, those added by path, and defaults that lie elsewhere."""
-    found = [*bundled_models(), *(look_at(name, path) for name, path in candidates(settings.models))]
-    added = [replace(look_at(str(path), path), origin="added by its path") for path in added_paths()]
-    return [*found, *added, *defaults_elsewhere(settings, [*found, *added])]
+    """What `listed_models` lists, looked at. A registry that cannot be read is one of them, with its problem."""
+    try:
+        listed = listed_models(settings)
+    except SetupError as error:
+        broken = Found(FILE_NAME, registry_file(settings), problem=error.message, origin="registered")
+        return [*bundled_models(), *map(look, in_models_folder(settings)), broken]
+    return [look(one) for one in listed]
 
 
 def bundled_models() -> list[Found]:
-    folders = sorted(path for path in BUNDLED_FOLDER.iterdir() if path.is_dir())
-    return [replace(look_at(BUNDLED_PREFIX + path.name, path), origin="ships with vidkit") for path in folders]
+    return [look(one) for one in listed_bundled()]
 
 
-def defaults_elsewhere(settings: Settings, found: Iterable[Found]) -> Iterator[Found]:
-    """The settings' default models that are none of the others, also those that are not there."""
-    known = {one.path for one in found}
-    for family, name in settings.default_models.items():
-        try:
-            path = find(name, settings, f"default model of {family}")
-        except SetupError as error:
-            yield Found(name, Path(name), problem=error.message, origin="default of the settings")
-            continue
-        if path not in known:
-            yield replace(look_at(name, path), origin="default of the settings")
-
-
-def candidates(folder: Path) -> Iterator[tuple[str, Path]]:
-    """What could be a model, with its name in a request: folders of one, files of weights, and both one level down."""
-    for path in entries(folder):
-        if path.is_file() or is_model_folder(path):
-            yield path.name, path
-            continue
-        inside = [one for one in entries(path) if one.is_file() or is_model_folder(one)]
-        yield from ((f"{path.name}/{one.name}", one) for one in inside)
-        if not inside:
-            yield path.name, path  # what is wrong with it is said
-
-
-def entries(folder: Path) -> list[Path]:
-    """Folders, and files of weights, by name; none where the folder cannot be read."""
-    try:
-        paths = sorted(folder.iterdir(), key=lambda path: path.name.lower())
-    except OSError:
-        return []
-    return [path for path in paths if not path.name.startswith(".") and (path.is_dir() or path.suffix in WEIGHTS)]
-
-
-def is_model_folder(path: Path) -> bool:
-    return any((path / name).is_file() for name in CONFIGS)
+def look(listed: Listed) -> Found:
+    if listed.problem is not None:
+        return Found(listed.name, listed.path, problem=listed.problem, origin=listed.origin)
+    return replace(look_at(listed.name, listed.path), origin=listed.origin)
 
 
 def look_at(name: str, path: Path) -> Found:
     """By configs and headers alone."""
     try:
-        path = path.resolve()
-        model = describe(path)
-        if model.kind == SINGLE_FILE:
-            check_sd15_checkpoint(path)
-        size = size_of(path)
+        inspection = inspect(path)
     except (SetupError, OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
         return Found(name, path, problem=str(error))
-    if model.kind not in ROLES:
-        return Found(name, path, size=size, problem=f"{model.kind} is no kind of model that vidkit uses.", model=model)
-    role, purpose = ROLES[model.kind]
-    found = Found(name, path, role, purpose, size, model=model)
-    return replace(found, purpose="PIA motion adapter of animatediff") if found.is_pia else found
+    role, pipeline, architecture = ROLES.get(inspection.kind, (None, "", ""))
+    if role is None or (inspection.architectures and architecture not in inspection.architectures):
+        problem = f"It is {with_article(inspection.title)}, which no pipeline of vidkit uses."
+        return Found(name, path, problem=problem, inspection=inspection)
+    try:
+        model = usable(role, path, inspection)
+    except (SetupError, OSError) as error:
+        return Found(name, path, problem=str(error), inspection=inspection)
+    what = "base model" if role == "base_model" else inspection.title.partition(" for ")[0]
+    return Found(name, path, role, f"{what} of {pipeline}", inspection=inspection, model=model)
 
 
-def size_of(path: Path) -> int:
-    """Bytes on disk."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
+def usable(role: str, path: Path, inspection: Inspection) -> Model:
+    """Raises SetupError `invalid_model`, when something is wrong with a model of the right kind."""
+    model = describe_lora(path) if role == LORAS else describe(path)
+    if path.is_dir():
+        check_folder(path)
+    elif role == "base_model":
+        check_pipeline_file(inspection)
+    if role == "base_model" and model.kind not in (SVD, *BASE_KINDS):
+        raise SetupError("invalid_model", f"{path} is made for {model.kind}, which vidkit has no use for.")
+    if lacks := inspection.details.get("lacks"):
+        raise SetupError("invalid_model", f"{path} lacks {', '.join(lacks)}.", ["Fetch the model again"])
+    return model
 
 
-def add_model(written: str) -> Found:
-    """Remember a model by its path, once it is seen to be one.
+def add_model(written: str, settings: Settings) -> Found:
+    """Register a model by its path, once it is seen to be one.
 
     Raises:
-        SetupError: `model_not_found`; `invalid_model`, naming what it is instead; `output_not_writable`.
+        SetupError: `model_not_found`; `invalid_model`, naming what it is instead; `invalid_config`, when the registry
+            is broken; `output_not_writable`.
         InputError: `invalid_value` for an empty path. CriticalError: `disk_full`.
     """
     if not written.strip():
-        raise InputError("invalid_value", "There is no path.", ["Give the folder of a model, or a .safetensors file"])
+        raise InputError("invalid_value", "There is no path.", ["Give the folder of a model, or a file of weights"])
     try:
-        path = Path(written.strip()).expanduser().resolve()
+        path = place_of(Path(normalize_path(written.strip())).expanduser())
         is_there = path.exists()
     except (OSError, ValueError, RuntimeError):  # names no file system takes, users that don't exist
         is_there = False
     if not is_there:
         raise SetupError("model_not_found", f"There is nothing at {written.strip()[:200]!r}.", ["Check the path"])
-    found = replace(look_at(str(path), path), origin="added by its path")
+    found = look_at(str(path), path)
     if found.problem is not None:
-        raise SetupError("invalid_model", found.problem, ["Give a diffusers folder, or a Stable Diffusion 1.5 file"])
-    remember_model(path)
-    return found
+        raise SetupError("invalid_model", found.problem, ["Give a model that vidkit uses"])
+    entry = register_model(settings, inspect(path))
+    return replace(found, name=entry.name, origin="registered")
 
 
 # --- whether a model goes with a request
@@ -159,44 +148,25 @@ def why_not(found: Found, params: GenerationParams, settings: Settings) -> str |
     if not is_used(found.role, params.pipeline, params.conditioning):
         mode = f" with conditioning {params.conditioning}" if params.pipeline == "animatediff" else ""
         return f"{params.pipeline}{mode} has no use for it."
-    wanted = params.replace(**{found.role: found.name})
+    wanted = params.replace(**{found.role: quoted_name(found.name) if found.role == LORAS else found.name})
     try:
-        return mismatch(found.role, FAMILIES[params.pipeline].models(wanted, settings))
+        FAMILIES[params.pipeline].models(wanted, settings)
     except (InputError, SetupError) as error:
         if blamed := [one.message for one in error.problems if found.role in one.concerns]:
             return blamed[0]
-    # what else is missing or wrong is not this model's fault; it must still fit the base
-    return None if found.role == "base_model" else why_not_alone(found, wanted, settings)
+        # what else is missing or wrong is not this model's fault; it must still fit the base
+        return None if found.role == "base_model" else why_not_alone(found, wanted, settings)
+    return None
 
 
 def why_not_alone(found: Found, wanted: GenerationParams, settings: Settings) -> str | None:
     """Why a part of animatediff does not go with the base model and the conditioning, whatever else is named."""
-    if found.model is None:
+    if found.model is None or found.inspection is None:
         return found.problem
     try:
         if found.role == "motion_adapter":
             check_adapter(found.model, wanted)
         base = locate_base(wanted, settings, BASE_KINDS, bundled="bundled:tiny-animatediff")
-        return mismatch(str(found.role), {"base_model": base, str(found.role): found.model})
+        return why_not_together(found.inspection, inspect(base.path))
     except SetupError as error:
         return error.message if found.role in error.concerns else None
-
-
-def mismatch(role: str, models: Models) -> str | None:
-    """Why the model of a role does not fit the others: motion modules are made for one shape of UNet."""
-    base = unet_config(models["base_model"])
-    for name, part in models.items():
-        if name == "base_model" or role not in ("base_model", name):
-            continue
-        config = part.config()
-        for key, what in (("block_out_channels", "channels"), ("cross_attention_dim", "text width")):
-            wanted, there = config.get(key), base.get(key)
-            if wanted is not None and there is not None and wanted != there:
-                return f"{part.name} is for {what} {wanted}, {models['base_model'].name} has {there}."
-    return None
-
-
-def unet_config(base: Model) -> Mapping[str, Any]:
-    if base.kind != SINGLE_FILE:
-        return base.config("unet")
-    return read_json(check_sd15_checkpoint(base.path) / "unet" / "config.json")

@@ -10,11 +10,16 @@ from typing import Any, Final
 import ipywidgets
 
 from vidkit.errors import VidkitError
-from vidkit.panel.added_models import forget_model
+from vidkit.lora_list import LORAS
+from vidkit.models.catalogue import Published
+from vidkit.models.entries import in_gigabytes
+from vidkit.models.registry import unregister
 from vidkit.panel.control_base import BaseControl, label_of, looks
-from vidkit.panel.model_details import details, in_gigabytes
+from vidkit.panel.download_view import DownloadView
+from vidkit.panel.lora_control import LoraControl
+from vidkit.panel.model_details import details
 from vidkit.panel.model_fit import changes_to_use
-from vidkit.panel.model_guide import advice, wanted_for
+from vidkit.panel.model_guide import advice, published_for
 from vidkit.panel.model_list import Found, add_model, bundled_models, found_models, why_not
 from vidkit.panel.problems import Apply
 from vidkit.params import GenerationParams
@@ -23,7 +28,7 @@ from vidkit.settings import Settings
 NAMES: Final = ("base_model", "motion_adapter", "controlnet")
 
 #: what decides which models go with a request
-CHOICE: Final = ("pipeline", "conditioning", *NAMES)
+CHOICE: Final = ("pipeline", "conditioning", *NAMES, LORAS)
 
 #: models that are asked within a callback, some milliseconds each; more are asked in a thread
 AT_ONCE: Final = 8
@@ -74,7 +79,10 @@ class ModelView:
         apply: Apply | None = None,
     ) -> None:
         self._lock, self._settings, self._on_choose, self._apply = lock, settings, on_choose, apply
-        self.controls: dict[str, ModelControl] = {name: ModelControl(name, lock) for name in NAMES}
+        self.controls: dict[str, ModelControl | LoraControl] = {
+            **{name: ModelControl(name, lock) for name in NAMES},
+            LORAS: LoraControl(LORAS, lock),
+        }
         self.downloads = ipywidgets.VBox([])
         self._params: GenerationParams | None = None
         self._defaults: dict[str, str] = {}
@@ -83,6 +91,7 @@ class ModelView:
         self._reasons: dict[str, str | None] = {}
         self._inspected: tuple[Found, Mapping[str, Any]] | None = None
         self._widget: ipywidgets.Widget | None = None
+        self._getting: DownloadView | None = None
         self.refresh()
 
     @property
@@ -109,7 +118,17 @@ class ModelView:
             self._offer()
 
     def refresh(self) -> None:
-        """Look at the disk again."""
+        """Look at the disk again, and at the downloads."""
+        if self._getting is not None:
+            self._getting.refresh()
+        self._look_again()
+
+    def close(self) -> None:
+        """The panel goes off the page; downloads go on."""
+        if self._getting is not None:
+            self._getting.close()
+
+    def _look_again(self) -> None:
         threading.Thread(target=self._look, name="vidkit-models", daemon=True).start()
 
     def say(self, text: str) -> None:
@@ -153,10 +172,12 @@ class ModelView:
             placeholder="of a model elsewhere: a diffusers folder, or a .safetensors file",
             layout={"width": "auto", "flex": "1 1 300px"},
         )
-        self.add = button("Add model", "Keep this path in the list; the model stays where it is")
-        self.forget = button("Forget model", "Take the chosen one off the list, if you added it; its files stay")
+        self.add = button("Add model", "Put it into the registry; the model stays where it is")
+        self.forget = button("Forget model", "Take the chosen one off the registry, if it is there; its files stay")
         self._said, self._details, self._guide = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         row = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+        self._getting = DownloadView(lock=self._lock, settings=self._settings, on_done=self._look_again)
+        self.downloads.children = [self._getting.widget]
         self.list.observe(lambda _: self._locked(self._inspect), "value")
         self.use.on_click(lambda _: self._choose())
         self.load.on_click(lambda _: self._load())
@@ -184,6 +205,8 @@ class ModelView:
         self._inspect()
         if self._params is not None:
             self._guide.value = guide_html(self._params.pipeline, self._found, self._settings)
+            if self._getting is not None:
+                self._getting.tell(self._params.pipeline)
 
     def _chosen(self) -> Found | None:
         return next((found for found in self._found if found.name == self.list.value), None)
@@ -218,7 +241,7 @@ class ModelView:
         self._on_choose()
 
     def _add(self) -> None:
-        found = add_model(self.path.value)
+        found = add_model(self.path.value, self._settings)
         self.path.value = ""
         self._found = [*(one for one in self._found if one.path != found.path), found]
         self._judge()
@@ -227,13 +250,14 @@ class ModelView:
 
     def _forget(self) -> None:
         found = self._chosen()
-        if found is None or found.origin != "added by its path":
-            self.say("Only a model that was added by its path can be taken off the list.")
+        if found is None or found.origin != "registered":
+            self.say("Only a model that was added, or downloaded, can be taken off the registry.")
             return
-        forget_model(found.path)
+        unregister(self._settings, str(found.path))
         self._found = [one for one in self._found if one is not found]
         self._judge()
         self.say(f"Forgotten: {found.name}. Its files are where they were.")
+        self._look_again()  # one in the models folder is listed by its name there
 
     def _locked(self, act: Callable[[], None]) -> None:
         with self._lock:
@@ -279,15 +303,22 @@ def table_html(told: Mapping[str, Any]) -> str:
 def guide_html(family: str, found: Sequence[Found], settings: Settings) -> str:
     """What to know now, and how models come here."""
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in advice(family, found, settings))
-    rows = "".join(
-        f"<li>{html.escape(wanted.purpose)}: about {wanted.gib:g} GiB ({html.escape(wanted.note)})<br>"
-        f"<code>{html.escape(wanted.command(settings.models))}</code></li>"
-        for wanted in wanted_for(family)
-    )
-    folder = html.escape(str(settings.models))
+    rows = "".join(f"<li>{published_html(one)}</li>" for one in published_for(family))
     return (
-        f"{lines}<details><summary>Get models for {html.escape(family)}</summary><p>Fetched in a terminal, into "
-        f"{folder}; then press Refresh models.</p><ul>{rows}</ul></details>"
+        f"{lines}<details><summary>Models for {html.escape(family)} that can be downloaded</summary><p>Each also in a "
+        f"terminal, by the line below it; then press Refresh models.</p><ul>{rows}</ul></details>"
+    )
+
+
+def published_html(published: Published) -> str:
+    """What to know of a model before it is fetched."""
+    told = [f"about {published.gigabytes:g} GB", published.licence]
+    told += ["its licence has to be accepted on its page; then log in with hf auth login"] if published.gated else []
+    told += [f"needs {need.what}" for need in published.needs]
+    title = f"{published.title}, {published.use}" if published.use else published.title
+    page = f'<a href="{html.escape(published.page)}" target="_blank" rel="noopener">{html.escape(title)}</a>'
+    return (
+        f"{page}: {html.escape('; '.join(told))}<br><code>vidkit models download {html.escape(published.name)}</code>"
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from vidkit.errors import InputError, SetupError
 from vidkit.files import written_whole
+from vidkit.lora_list import LORAS, parse_loras
 from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.panel.original_pictures import EXAMPLE_PREFIX
-from vidkit.params import SCHEMA_VERSION, GenerationParams, canonical_name, group_of
+from vidkit.params import SCHEMA_VERSION, GenerationParams, canonical_name, group_of, with_places
 from vidkit.record import PATH_PARAMETERS
 from vidkit.settings import config_path, home, load_settings, update_settings
 
@@ -42,7 +43,7 @@ def load_request() -> tuple[GenerationParams, list[str]]:
     missing = [name for name in as_names(panel.get("paths")) if name not in found]
     if missing:
         notes.append(f"Not restored: {', '.join(missing)}; where that lies is not kept in config.json.")
-    shared = {name: restored(value) if name in PATH_PARAMETERS else value for name, value in kept.items()}
+    shared = {name: restored(name, value) if name in PATH_PARAMETERS else value for name, value in kept.items()}
     params, problems = valid_part({**shared, **found})
     return params, notes + problems
 
@@ -63,7 +64,7 @@ def save_request(params: GenerationParams) -> None:
         name: wire[name] for name in PATH_PARAMETERS if name in wire and is_private(name, wire[name])
     }
     shared = {
-        name: portable(value) if name in PATH_PARAMETERS else value
+        name: with_places(name, value, portable) if name in PATH_PARAMETERS else value
         for name, value in wire.items()
         if name not in private
     }
@@ -140,6 +141,8 @@ def damaged_file() -> Path:
 def is_private(name: str, value: str) -> bool:
     """Whether a parameter's path (camelCase name) leads out of the data folder; what is named like a model of the
     models folder does not."""
+    if name == LORAS:
+        return any(is_private("baseModel", entry.name) for entry in parse_loras(value))
     if value.startswith((BUNDLED_PREFIX, EXAMPLE_PREFIX)):
         return False
     if inside(value) is not None:
@@ -160,10 +163,16 @@ def portable(value: str) -> str:
     return value if below is None else HOME + below
 
 
-def restored(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(HOME):
-        return str(home().absolute() / value.removeprefix(HOME))
-    return value
+def restored(name: str, value: Any) -> Any:
+    """As `portable` was given it; what is no value of the parameter comes back as it is, and is refused as such."""
+
+    def place(value: str) -> str:
+        return str(home().absolute() / value.removeprefix(HOME)) if value.startswith(HOME) else value
+
+    try:
+        return with_places(name, value, place) if isinstance(value, str) else value
+    except InputError:
+        return value
 
 
 def as_names(value: Any) -> list[str]:

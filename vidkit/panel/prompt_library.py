@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from vidkit.errors import InputError
-from vidkit.files import written_whole
-from vidkit.runs.folder import typed_write_errors
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.settings import home
 from vidkit.sweep.yaml_text import read_yaml
 

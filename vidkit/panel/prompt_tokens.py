@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.models.locate import Model, invalid_config, read_json
-from vidkit.models.single_file import check_sd15_checkpoint
+from vidkit.models.files.config_files import invalid_config, read_json
+from vidkit.models.locate import Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,8 +56,7 @@ def token_counter(base: Model) -> TokenCounter:
     Raises:
         SetupError: `invalid_model`, when the model's tokenizer cannot be read.
     """
-    folder = check_sd15_checkpoint(base.path) if base.path.is_file() else base.path
-    return load_counter(folder)
+    return load_counter(base.configs)
 
 
 @functools.lru_cache(maxsize=4)

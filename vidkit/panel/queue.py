@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from vidkit.panel.jobs import Job, JobState, with_absolute_paths
 from vidkit.panel.queue_file import Kept, QueueFile
 from vidkit.panel.run_clip import run_clip
 from vidkit.params import MAX_SEED, GenerationParams
-from vidkit.progress import CancelToken, Progress
+from vidkit.progress import CancelToken, OnProgress, Progress
 from vidkit.runs import Seen
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ ENDED_SHOWN: Final = 20
 
 Listener = Callable[[Job], None]
 OnPreloaded = Callable[[VidkitError | None], None]
+
+
+@dataclass(frozen=True)
+class Preload:
+    """A wish to have models loaded."""
+
+    params: GenerationParams
+    on_end: OnPreloaded | None
+    on_progress: OnProgress | None
 
 
 class JobQueue:
@@ -61,7 +71,7 @@ class JobQueue:
         self._paused = False
         self._closed = False
         self._put_back: Job | None = None
-        self._wanted: tuple[GenerationParams, OnPreloaded | None] | None = None
+        self._wanted: Preload | None = None
         self._preloading: tuple[GenerationParams, CancelToken] | None = None
         self._thread: threading.Thread | None = None
         self._file = QueueFile(folder)
@@ -176,13 +186,19 @@ class JobQueue:
             self._wake()
         self._tell_all()
 
-    def preload(self, params: GenerationParams, on_end: OnPreloaded | None = None) -> None:
+    def preload(
+        self,
+        params: GenerationParams,
+        on_end: OnPreloaded | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         """Load a request's models when no job runs; one that is submitted comes first. Only the last wish counts.
 
-        on_end: called in the queue's thread with `preload_error`, None when they are loaded or the wish was dropped.
+        on_end, on_progress: called in the queue's thread, the one with `preload_error`, None when the models are loaded
+        or the wish was dropped.
         """
         with self._changed:
-            self._wanted = (with_absolute_paths(params), on_end)
+            self._wanted = Preload(with_absolute_paths(params), on_end, on_progress)
             if self._preloading and not same_models(self._preloading[0], params):
                 self._preloading[1].cancel()
             self._wake()
@@ -294,14 +310,14 @@ class JobQueue:
         with self._changed:
             if self._wanted is None:
                 return
-            (params, on_end), self._wanted = self._wanted, None
+            wanted, self._wanted = self._wanted, None
             token = CancelToken()
-            self._preloading = params, token
+            self._preloading = wanted.params, token
         error: VidkitError | None = None
         try:
             from vidkit.generation import preload
 
-            preload(params, cancel=token)
+            preload(wanted.params, on_progress=lambda progress: self._loading_on(wanted, progress), cancel=token)
         except Cancelled:
             logger.info("loading models ahead was given up for another wish")
         except VidkitError as failure:
@@ -311,8 +327,14 @@ class JobQueue:
             error = internal_error(failure)
         with self._changed:
             self.preload_error, self._preloading = error, None
+        on_end = wanted.on_end
         if on_end is not None:
             self._call(lambda: on_end(error))
+
+    def _loading_on(self, wanted: Preload, progress: Progress) -> None:
+        on_progress = wanted.on_progress
+        if on_progress is not None:
+            self._call(lambda: on_progress(progress))
 
     # --- parts; callers hold the lock, but for the last three --------------------------------------------------------
 

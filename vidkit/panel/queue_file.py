@@ -19,9 +19,8 @@ from typing import Any, Final
 from filelock import FileLock, SoftFileLock, Timeout
 
 from vidkit.errors import InputError, SetupError
-from vidkit.files import written_whole
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.params import GenerationParams
-from vidkit.runs.folder import typed_write_errors
 
 logger = logging.getLogger("vidkit")
 

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import InputError, Remedy, VidkitError
-from vidkit.files import written_whole
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.panel.original_pictures import remember_picture
-from vidkit.params import GenerationParams, wire_name
+from vidkit.params import GenerationParams
 from vidkit.progress import CancelToken, OnPreview, OnProgress, Progress
 from vidkit.record import content_of, key_of, versions
 from vidkit.resolving import resolve_request
 from vidkit.runs import Claim, RunFolder, Seen, claim, read_manifest, write_manifest
 from vidkit.runs.finished import finished_content
-from vidkit.runs.folder import typed_write_errors
 from vidkit.video import check_target, poster, read_frames, sidecar_path
 
 #: of asking again for a clip that another process makes
@@ -76,11 +75,7 @@ def plan(params: GenerationParams) -> Planned:
     pictures = [seen.picture(path) for path in found.pictures]
     for wanted, identity in zip((params.image_path, params.last_image_path), pictures, strict=False):
         remember_picture(wanted or "", identity, seen.settings)
-    hashes = seen.hashes(found.models)
-    models = {
-        wire_name(name): {**hashes[wire_name(name)], "name": model.stored_name} for name, model in found.models.items()
-    }
-    content = content_of(found.params, models=models, pictures=pictures)
+    content = content_of(found.params, models=seen.identities(found.params, found.models), pictures=pictures)
     return Planned(params.replace(seed=found.params.seed), found.params, content)
 
 

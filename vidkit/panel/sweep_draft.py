@@ -15,6 +15,8 @@ from typing import Any, Final
 import yaml
 
 from vidkit.errors import InputError, VidkitError
+from vidkit.files import typed_write_errors
+from vidkit.lora_list import LORAS, LoraEntry, loras_text, parse_loras, quoted_name
 from vidkit.panel.estimate import work
 from vidkit.panel.model_list import found_models, why_not
 from vidkit.panel.outlook import Outlook
@@ -28,7 +30,7 @@ from vidkit.params import (
     nearest_multiple,
     plain_type,
 )
-from vidkit.runs.folder import FOLDER_NAME, typed_write_errors
+from vidkit.runs.folder import FOLDER_NAME
 from vidkit.settings import Settings, home, load_settings
 from vidkit.sweep.axes import PROMPTS, REPLACEMENT, expand
 from vidkit.sweep.check import MODELS, PICTURES, placed
@@ -126,9 +128,25 @@ def proposed_values(name: str, outlook: Outlook, settings: Settings) -> str:
     if name in PROMPTS:
         return f"{value} || " if value else ""
     if name in MODELS:
-        fit = [one.name for one in found_models(settings) if one.role == name and not why_not(one, params, settings)]
-        return listed(dict.fromkeys([value, *fit] if value else fit))
+        return proposed_models(name, value, params, settings)
     return listed([value]) if value else ""
+
+
+def proposed_models(name: str, value: str | None, params: GenerationParams, settings: Settings) -> str:
+    """Those that go with the request; the present LoRAs with other weights, where there are some."""
+    if name == LORAS and value:
+        return lora_strengths(value)
+    fit = [one.name for one in found_models(settings) if one.role == name and not why_not(one, params, settings)]
+    if name == LORAS:
+        return " || ".join(map(quoted_name, fit))
+    return listed(dict.fromkeys([value, *fit] if value else fit))
+
+
+def lora_strengths(value: str) -> str:
+    """Without the present LoRAs, with half of their weights, and with all of them."""
+    shares = (0.0, 0.5, 1.0)
+    entries = parse_loras(value)
+    return " || ".join(loras_text(LoraEntry(one.name, one.weight * share) for one in entries) for share in shares)
 
 
 def bounds(name: str, limits: Limits | None) -> tuple[float, float]:

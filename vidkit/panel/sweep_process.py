@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 import psutil  # type: ignore[import-untyped]  # comes with ipykernel
 
 from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, InputError
+from vidkit.files import typed_write_errors
 from vidkit.panel.history import subfolders
 from vidkit.runs import RunFolder
-from vidkit.runs.folder import FOLDER_NAME, read_failure, typed_write_errors
+from vidkit.runs.folder import FOLDER_NAME, read_failure
 from vidkit.sweep.seeds import PLAN_FILE
 from vidkit.sweep.status import RUNNER_FILES, Status, live_runner, read_status
 

@@ -42,8 +42,8 @@ SHOWN: Final = 12
 class SweepView:
     """Follows the panel's form by `show`.
 
-    estimate: seconds of one clip with the present settings, None when not known; before_run: makes room for the sweep
-    (the panel's models are given back), may take long; background: whether threads can update widgets here.
+    estimate: seconds of one clip with the present settings, None when not known; background: whether threads can update
+    widgets here.
     """
 
     def __init__(
@@ -52,11 +52,10 @@ class SweepView:
         *,
         lock: threading.RLock,
         estimate: Callable[[], float | None],
-        before_run: Callable[[], object],
         background: bool = True,
     ) -> None:
         self._params, self._lock, self._background = params, lock, background
-        self._estimate, self._before_run = estimate, before_run
+        self._estimate = estimate
         self._axes: dict[str, str] = {}
         self._lines: dict[str, ipywidgets.HBox] = {}
         self._proposed, self._proposed_name = "", proposed_name([])
@@ -289,8 +288,6 @@ class SweepView:
         if any(run.sweep.root == root and not run.is_over for run in self._runs):
             self._say(f"{file.stem} is running already.")
             return
-        self._say("Making room: the panel's own models are given back, as soon as no clip is made.")
-        self._before_run()
         self._follow(start_sweep(file, root))
         self._say(f"Started: {file}. It goes on when this page or the kernel is closed.")
 

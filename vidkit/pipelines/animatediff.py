@@ -8,33 +8,39 @@ AnimateDiffSparseControlNetPipeline, the picture as first (and another as last) 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import InputError, Remedy, SetupError
-from vidkit.models.locate import CARD_FILE, Model, invalid_config, locate, locate_base, read_json
-from vidkit.models.single_file import check_sd15_checkpoint
+from vidkit.models.compatibility import why_not_together
+from vidkit.models.files.config_files import invalid_config
+from vidkit.models.inspection import inspect
+from vidkit.models.loading.components import Part, scheduler, scheduler_class
+from vidkit.models.loading.single_file import check_sd15_checkpoint
+from vidkit.models.locate import CARD_FILE, Model, locate, locate_base
+from vidkit.models.loras import locate_loras
 from vidkit.params import GenerationParams, Limits, bounds_of
-from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call, weight_variant
+from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
+from vidkit.pipelines.loras import without_loras
+from vidkit.pipelines.motion_unet import motion_unet, shared_again, without_input
 from vidkit.pipelines.prompts import encode_prompts
 from vidkit.pipelines.windows import Windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
     from PIL import Image
 
-SINGLE_FILE: Final = "single file"
 BASE_KINDS: Final = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     "AnimateDiffPipeline",
     "AnimateDiffVideoToVideoPipeline",
-    SINGLE_FILE,
 )
+BASE_PARTS: Final = ("unet", "vae", "text_encoder", "tokenizer")
+
 IGNORED: Final = {"motion_bucket_id": "AnimateDiff's motion comes from the prompt and the motion adapter"}
 
 #: as in the original specification; what a motion adapter was trained with is linear too
@@ -54,7 +60,7 @@ class AnimateDiff:
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, BASE_KINDS, bundled="bundled:tiny-animatediff")
-        if base.kind == SINGLE_FILE:
+        if base.path.is_file():
             check_sd15_checkpoint(base.path)  # by its header, before gigabytes are hashed
         bundled = "bundled:tiny-motion-adapter" if base.is_bundled else None  # which fits no other base
         adapter = part(params, settings, "motion_adapter", "MotionAdapter", bundled)
@@ -62,12 +68,13 @@ class AnimateDiff:
         if params.conditioning == "sparsectrl":
             found["controlnet"] = part(params, settings, "controlnet", "SparseControlNetModel")
         check_adapter(adapter, params)
-        return found
+        check_together(found)
+        return found | locate_loras(params, settings, base, adapter)
 
     def limits(self, params: GenerationParams, models: Models) -> Limits:
-        base = models["base_model"]
-        folder = check_sd15_checkpoint(base.path) if base.kind == SINGLE_FILE else base.path
+        base, adapter = models["base_model"], models["motion_adapter"]
         defaults = {"width": 512, "height": 512, "num_frames": 16, "num_inference_steps": 25} | base.card_defaults()
+        defaults |= adapter.card_defaults()  # one that was made for a few steps needs its own, whatever the base
         check_steps(params, params.num_inference_steps or defaults["num_inference_steps"])
         check_last_picture(params, windows_of(params.num_frames or defaults["num_frames"], models))
         return Limits(
@@ -75,22 +82,23 @@ class AnimateDiff:
             defaults=defaults,
             ranges=base.card_ranges(),
             # unlike SVD's, this UNet takes latents of any size
-            size_multiple=size_multiple(read_json(folder / "vae" / "config.json")),
+            size_multiple=size_multiple(base.config("vae")),
             ignored=IGNORED,
         )
 
-    def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
-        from diffusers import MotionAdapter, SparseControlNetModel
+    def parts(self, params: GenerationParams, models: Models) -> Mapping[str, Part]:
+        found = {name: Part(models["base_model"], name) for name in BASE_PARTS}
+        return found | {name: Part(models[name]) for name in ("motion_adapter", "controlnet") if name in models}
 
-        options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    def assemble(self, params: GenerationParams, models: Models, components: Mapping[str, Any]) -> Any:
         # only PIAPipeline feeds the input channels that a PIA adapter has beside its motion modules
-        modules = options if params.conditioning == "pia" else {**options, "conv_in_channels": None}
-        parts = {"motion_adapter": MotionAdapter.from_pretrained(models["motion_adapter"].path, **modules)}
-        if params.conditioning == "sparsectrl":
-            parts["controlnet"] = SparseControlNetModel.from_pretrained(models["controlnet"].path, **options)
-        pipe: DiffusionPipeline = load_base(pipeline_class(params), models["base_model"], parts, options)
-        set_scheduler(pipe, models["base_model"])
-        return pipe
+        adapter = components["motion_adapter"]
+        adapter = adapter if params.conditioning == "pia" else without_input(adapter)
+        unet = motion_unet(components["unet"], adapter)
+        return pipeline_class(params)(
+            **{**components, "unet": unet, "motion_adapter": adapter},
+            scheduler=scheduler_of(models["base_model"], models["motion_adapter"]),
+        )
 
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
         steps = params.num_inference_steps or 1
@@ -171,6 +179,20 @@ def check_adapter(adapter: Model, params: GenerationParams) -> None:
         )
 
 
+def check_together(models: Models) -> None:
+    """Motion modules are made for one shape of UNet; by headers and configs, before gigabytes are hashed."""
+    base = inspect(models["base_model"].path)
+    for name in ("motion_adapter", "controlnet"):
+        reason = why_not_together(inspect(models[name].path), base) if name in models else None
+        if reason is not None:
+            raise SetupError(
+                "invalid_model",
+                f"{models[name].name} does not go with {models['base_model'].name}: {reason}",
+                [f"Choose another {name.replace('_', ' ')}", "Choose another base model"],
+                [name, "base_model"],
+            )
+
+
 def windows_of(frames: int, models: Models) -> Windows:
     """A clip in windows of as many frames as its motion modules, SparseCtrl's too, have positions for."""
     modules = [models[name] for name in ("motion_adapter", "controlnet") if name in models]
@@ -213,7 +235,8 @@ def free_noise(pipe: Any, frames: int) -> Iterator[list[str]]:
     length = min(WINDOW_FRAMES, held)
     try:
         # at most half a window further on: each frame is in a window, and neighbouring windows share some
-        pipe.enable_free_noise(context_length=length, context_stride=min(WINDOW_STRIDE, length // 2))
+        with without_loras(pipe), shared_again(pipe):
+            pipe.enable_free_noise(context_length=length, context_stride=min(WINDOW_STRIDE, length // 2))
         # The blocks have their windows now. Without this, the call would refuse ready-made embeddings and encode the
         # prompt itself, cut at 77 tokens, into the same embedding for every frame.
         pipe._free_noise_context_length = None
@@ -222,7 +245,8 @@ def free_noise(pipe: Any, frames: int) -> Iterator[list[str]]:
             "(FreeNoise)."
         ]
     finally:
-        pipe.disable_free_noise()
+        with without_loras(pipe), shared_again(pipe):
+            pipe.disable_free_noise()
 
 
 def check_steps(params: GenerationParams, steps: int) -> None:
@@ -252,30 +276,18 @@ def pipeline_class(params: GenerationParams) -> Any:
     return getattr(diffusers, names[params.conditioning])
 
 
-def load_base(cls: Any, base: Model, parts: dict[str, Any], options: dict[str, Any]) -> Any:
-    if base.kind == SINGLE_FILE:
-        from vidkit.models.single_file import load_sd15_components
-
-        return cls(**load_sd15_components(base.path, options["dtype"]), **parts)
-    return cls.from_pretrained(base.path, **parts, **options, variant=weight_variant(base.path, options["dtype"]))
-
-
-def set_scheduler(pipe: Any, base: Model) -> None:
-    """Euler with trailing spacing and linear betas, unless the model's card names its own scheduler."""
-    import diffusers
-
-    own = base.card.get("scheduler")
+def scheduler_of(base: Model, adapter: Model) -> Any:
+    """Euler with trailing spacing and linear betas, unless the adapter's card, or else the base's, names another."""
+    by = adapter if "scheduler" in adapter.card else base
+    saved, own = scheduler(base), by.card.get("scheduler")
     if own == "model":  # the checkpoint's scheduler as it was saved
-        return
+        return saved
     if own is None:
         own = {"class": "EulerDiscreteScheduler", "config": SCHEDULER}
+    card = by.path / CARD_FILE
     if not isinstance(own, dict) or not isinstance(own.get("config", {}), dict):
-        raise invalid_config(base.path / CARD_FILE, 'scheduler must be "model" or {"class": NAME, "config": {}}')
-    name = str(own.get("class"))
-    cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    if cls is None:
-        raise invalid_config(base.path / CARD_FILE, f"diffusers has no scheduler {name!r}")
-    pipe.scheduler = cls.from_config(pipe.scheduler.config, **own.get("config", {}))
+        raise invalid_config(card, 'scheduler must be "model" or {"class": NAME, "config": {}}')
+    return scheduler_class(str(own.get("class")), card).from_config(saved.config, **own.get("config", {}))
 
 
 def picture_arguments(params: GenerationParams, pictures: list[Image.Image], frames: int) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vidkit.models.loading.components import Part
 from vidkit.models.locate import Model
 from vidkit.params import GenerationParams, Limits
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
     from PIL import Image
 
 #: called after each denoising step; may raise to stop
@@ -35,8 +35,15 @@ class Family(Protocol):
     def limits(self, params: GenerationParams, models: Models) -> Limits:
         """What these models narrow: defaults, ranges, size step."""
 
-    def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
-        """The diffusers pipeline, on the CPU."""
+    def parts(self, params: GenerationParams, models: Models) -> Mapping[str, Part]:
+        """The components that its pipeline is made of, by name. Those that requests share are loaded once."""
+
+    def assemble(self, params: GenerationParams, models: Models, components: Mapping[str, Any]) -> Any:
+        """The diffusers pipeline of loaded `parts`, which it shares with other pipelines; reads no weights.
+
+        Raises:
+            SetupError, and as torch and diffusers do it: they do not fit together.
+        """
 
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
         """How many denoising steps `denoise` takes for this request, in all its windows."""
@@ -80,12 +87,3 @@ def size_multiple(*configs: Mapping[str, Any]) -> int:
     # a config without that list is refused when the model is loaded
     halvings = sum(max(len(channels) - 1, 0) for channels in levels if isinstance(channels, list))
     return max(8, 1 << halvings)
-
-
-def weight_variant(folder: Any, dtype: Any) -> str | None:
-    """ "fp16" when a diffusers folder holds half-precision weights and they fit: wanted, or nothing else is there."""
-    import torch
-
-    halves = list(folder.glob("*/*.fp16*.safetensors"))
-    plain = [file for file in folder.glob("unet/*.safetensors") if ".fp16" not in file.name]
-    return "fp16" if halves and (dtype == torch.float16 or not plain) else None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vidkit.models.inspection import inspect
+from vidkit.models.loading.components import Part, scheduler
+from vidkit.models.loading.single_file import check_pipeline_file
 from vidkit.models.locate import locate_base
 from vidkit.params import GenerationParams, Limits
-from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call, weight_variant
+from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
 from vidkit.pipelines.windows import Windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
     from PIL import Image
 
 IGNORED = {
@@ -22,6 +24,7 @@ IGNORED = {
     "negative_prompt": "Stable Video Diffusion takes no text",
     "guidance_scale": "Stable Video Diffusion uses minGuidanceScale and maxGuidanceScale",
 }
+PARTS = ("unet", "vae", "image_encoder", "feature_extractor")
 
 
 class StableVideoDiffusion:
@@ -31,6 +34,8 @@ class StableVideoDiffusion:
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, ["StableVideoDiffusionPipeline"], bundled="bundled:tiny-svd")
+        if base.path.is_file():
+            check_pipeline_file(inspect(base.path))  # by its header, before gigabytes are hashed
         return {"base_model": base}
 
     def limits(self, params: GenerationParams, models: Models) -> Limits:
@@ -52,18 +57,13 @@ class StableVideoDiffusion:
             ignored=IGNORED,
         )
 
-    def load(self, params: GenerationParams, models: Models, dtype: torch.dtype) -> DiffusionPipeline:
+    def parts(self, params: GenerationParams, models: Models) -> Mapping[str, Part]:
+        return {name: Part(models["base_model"], name) for name in PARTS}
+
+    def assemble(self, params: GenerationParams, models: Models, components: Mapping[str, Any]) -> Any:
         from diffusers import StableVideoDiffusionPipeline
 
-        folder = models["base_model"].path
-        pipe: DiffusionPipeline = StableVideoDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            variant=weight_variant(folder, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-        )
-        return pipe
+        return StableVideoDiffusionPipeline(**components, scheduler=scheduler(models["base_model"]))
 
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
         return windows_of(params, models).count * steps_of_a_call(pipe, params.num_inference_steps or 1)

@@ -11,7 +11,8 @@ from typing import Final, Literal
 from filelock import FileLock, SoftFileLock, Timeout
 
 from vidkit.errors import SetupError
-from vidkit.runs.folder import RunFolder, run_folders, typed_write_errors
+from vidkit.files import typed_write_errors
+from vidkit.runs.folder import RunFolder, run_folders
 
 POLL_SECONDS: Final = 0.2
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from vidkit.params import GenerationParams
 
-#: what is no overhead of a run: a clip made by hand costs it too
-WORK: Final = ("load", "encode", "denoise", "decode", "write")
+#: what is no overhead of a run: a clip made by hand costs it too. wait: for other processes on the device
+WORK: Final = ("wait", "load", "encode", "denoise", "decode", "write")
 
 #: of a record, what stands in the manifest under the same name
 RECORDED: Final = ("models", "pictures", "versions", "plan")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import re
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from vidkit.errors import CriticalError, SetupError, VidkitError, internal_error
-from vidkit.files import written_whole
+from vidkit.errors import VidkitError, internal_error
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.params import OutputFormat
 from vidkit.runs.manifest import Manifest
 from vidkit.video import sidecar_path
@@ -30,7 +29,6 @@ FOLDER_NAME: Final = re.compile(f"[0-9a-f]{{{NAME_LENGTH}}}")
 LOCKS_FOLDER: Final = ".locks"
 #: what a run makes; anything else in its folder is the user's
 MADE: Final = ("clip.*", "poster.png", "notebook.ipynb", "manifest.json", ".*.part*")
-NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -163,22 +161,6 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def typed_write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise CriticalError(
-                "disk_full", f"{path} could not be written: {error.strerror}.", ["Free some space; run it again"]
-            ) from error
-        raise SetupError(
-            "output_not_writable",
-            f"{path} cannot be written: {error.strerror or error}.",
-            ["Choose a folder that you may write to"],
-        ) from error
 
 
 def read_manifest(run: RunFolder) -> Manifest | None:

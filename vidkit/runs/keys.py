@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.models.content_hash import hash_model
-from vidkit.params import GenerationParams, wire_name
+from vidkit.models.files.content_hash import hash_model
+from vidkit.params import GenerationParams
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
-from vidkit.record import content_of, file_identity, key_of
+from vidkit.record import content_of, file_identity, identities_of, key_of
 from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
 
@@ -22,7 +22,7 @@ class Seen:
     """
 
     #: what a family finds its models by
-    MODELS_DEPEND_ON: Final = ("pipeline", "conditioning", "base_model", "motion_adapter", "controlnet")
+    MODELS_DEPEND_ON: Final = ("pipeline", "conditioning", "base_model", "motion_adapter", "controlnet", "loras")
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
@@ -43,14 +43,13 @@ class Seen:
             self._found[wanted] = FAMILIES[params.pipeline].models(params, self.settings)
         return self._found[wanted]
 
-    def hashes(self, models: Models) -> dict[str, dict[str, str]]:
-        """Name and SHA-256 by camelCase parameter. Raises SetupError `invalid_model`."""
+    def identities(self, params: GenerationParams, models: Models) -> dict[str, dict[str, str]]:
+        """As `vidkit.record.identities_of`. Raises SetupError `invalid_model`, and what that raises."""
         for model in models.values():
             if model.path not in self._hashes:
                 self._hashes[model.path] = hash_model(model.path, self.settings)
-        return {
-            wire_name(name): {"name": model.name, "sha256": self._hashes[model.path]} for name, model in models.items()
-        }
+        hashes = {name: self._hashes[model.path] for name, model in models.items()}
+        return identities_of(params, models, hashes)
 
 
 def content_key(params: GenerationParams, *, seen: Seen | None = None) -> tuple[str, GenerationParams]:
@@ -70,7 +69,8 @@ def content_key(params: GenerationParams, *, seen: Seen | None = None) -> tuple[
     seen = seen or Seen()
     found = resolve_request(params, seen.settings, seen.models(params))
     pictures = [seen.picture(path) for path in found.pictures]
-    return key_of(content_of(found.params, models=seen.hashes(found.models), pictures=pictures)), found.params
+    models = seen.identities(found.params, found.models)
+    return key_of(content_of(found.params, models=models, pictures=pictures)), found.params
 
 
 def content_keys(requests: Iterable[GenerationParams]) -> list[str]:

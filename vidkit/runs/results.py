@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import InputError
-from vidkit.files import written_whole
+from vidkit.files import typed_write_errors, written_whole
 from vidkit.params import GenerationParams, canonical_name, choices_of, plain_type
-from vidkit.runs.folder import RunFolder, read_document, run_folders, typed_write_errors
+from vidkit.record import names_of_models
+from vidkit.runs.folder import RunFolder, read_document, run_folders
 from vidkit.runs.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 BEFORE: Final = {"key": "string", "status": "category"}
 AFTER: Final = {
     "picture": "string",
-    **{f"timing_{phase}": "float64" for phase in ("load", "encode", "denoise", "decode", "write")},
+    **{f"timing_{phase}": "float64" for phase in ("wait", "load", "encode", "denoise", "decode", "write")},
     **{f"timing_{phase}": "float64" for phase in ("metrics", "overhead", "total")},
     "peak_memory_gib": "float64",
     **dict.fromkeys(("motion", "flicker", "sharpness", "first_frame_psnr", "first_frame_ssim"), "float64"),
@@ -77,7 +78,7 @@ def read_any(run: RunFolder) -> tuple[Manifest | None, str | None]:
 
 def row_of(run: RunFolder, manifest: Manifest) -> dict[str, Any]:
     row: dict[str, Any] = {canonical_name(name): value for name, value in manifest.request.items()}
-    row |= {canonical_name(name): model.get("name") for name, model in manifest.models.items()}
+    row |= {canonical_name(name): named for name, named in names_of_models(manifest.models).items()}
     row |= {"key": manifest.key, "status": manifest.status, "seed": manifest.seed}
     for name, value in manifest.axes.items():
         if name in row and name in GenerationParams.model_fields:

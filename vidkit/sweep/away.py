@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from vidkit.files import typed_write_errors
 from vidkit.runs import write_failure, write_manifest
-from vidkit.runs.folder import typed_write_errors
 from vidkit.sweep.execute import Outcome, Task, run_task
 
 PICTURES = ("image_path", "last_image_path")

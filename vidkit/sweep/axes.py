@@ -8,7 +8,8 @@ X/Y/Z plot script):
     0..1 [5]              five values at equal distances, both ends included; whole for a whole-number parameter
     1, 2, .., 10          a progression carried on; its end must be met
     random [5]            for seed: five seeds, drawn once when the sweep is planned; -1 is one of them
-    a cat || a dog        for prompts, whose commas are their own; other texts are split at commas, "in quotes" not
+    a cat || a dog        for prompts and loras, whose commas are their own; other texts are split at commas, "in
+                          quotes" not
 
 Values are exact: 0..1 (+0.1) has 0.3, not 0.30000000000000004.
 """
@@ -23,6 +24,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from vidkit.errors import InputError
+from vidkit.lora_list import LORAS
 from vidkit.params import GenerationParams, plain_type
 
 #: an axis cannot have more values than a sweep may have points
@@ -86,8 +88,8 @@ def as_list(written: Any) -> list[Any]:
 
 
 def split_text(name: str, written: str) -> list[Any]:
-    """One text of several values. Commas belong to prompts; `||` parts those."""
-    if name in PROMPTS:
+    """One text of several values. Commas belong to prompts and to lists of LoRAs; `||` parts those."""
+    if name in (*PROMPTS, LORAS):
         parts: Iterable[str] = written.split("||")
     else:
         parts = next(csv.reader([written.replace("\n", " ")], skipinitialspace=True), [])

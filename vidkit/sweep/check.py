@@ -14,7 +14,8 @@ from PIL import Image
 from vidkit.errors import InputError, VidkitError
 from vidkit.images import FORMATS, MAX_PIXELS
 from vidkit.models.locate import BUNDLED_PREFIX, picture_path
-from vidkit.params import GenerationParams, is_used, resolve, wire_name
+from vidkit.models.loras import weights_of_loras
+from vidkit.params import GenerationParams, is_used, resolve, wire_name, with_places
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
 from vidkit.record import is_clip, load_picture
@@ -23,7 +24,7 @@ from vidkit.sweep.axes import is_replacement
 from vidkit.sweep.problems import Problems, some
 
 PICTURES: Final = ("image_path", "last_image_path")
-MODELS: Final = ("base_model", "motion_adapter", "controlnet")
+MODELS: Final = ("base_model", "motion_adapter", "controlnet", "loras")
 
 #: what decides which models a point needs
 MODEL_CHOICE: Final = (*MODELS, "pipeline", "conditioning")
@@ -75,13 +76,17 @@ def check_values(where: str, name: str, values: Sequence[Any], folder: Path, pro
 
 
 def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
-    """A path relative to the sweep file made absolute; names of examples and of models stay."""
-    if not isinstance(value, str) or name not in (*PICTURES, *MODELS) or value.startswith(("example:", BUNDLED_PREFIX)):
-        return value
-    path = folder / Path(value).expanduser()
-    if name in MODELS and not path.exists() and (settings.models / value).exists():
-        return value
-    return str(path)
+    """A path relative to the sweep file made absolute, each in a list; names of examples and of models stay."""
+
+    def place(value: str) -> str:
+        if value.startswith(("example:", BUNDLED_PREFIX)):
+            return value
+        path = folder / Path(value).expanduser()
+        if name in MODELS and not path.exists() and (settings.models / value).exists():
+            return value
+        return str(path)
+
+    return with_places(name, value, place) if isinstance(value, str) and name in (*PICTURES, *MODELS) else value
 
 
 def picture_problem(name: str, value: str, folder: Path) -> InputError | None:
@@ -171,7 +176,7 @@ def used_parameters(pipeline: str, conditioning: str) -> tuple[str, ...]:
 
 def effect_of(params: GenerationParams, verdict: Verdict, *, used_only: bool) -> tuple[Any, ...]:
     """What decides a clip but its seed. used_only: without the parameters that its family ignores."""
-    models = tuple(str(model.path) for model in verdict.models.values())
+    models = (*(str(model.path) for model in verdict.models.values()), *weights_of_loras(params).values())
     names = used_parameters(params.pipeline, params.conditioning) if used_only else tuple(GenerationParams.model_fields)
     own = {name: getattr(params, name) for name in FREE}
     resolved = vars(verdict.resolved)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
+from vidkit.files import NO_SPACE
 from vidkit.params import GenerationParams
 from vidkit.record import key_of
 from vidkit.runs import RunFolder, claim, describe_error, write_failure, write_manifest
 from vidkit.runs.finished import ended, finished_content
-from vidkit.runs.folder import NO_SPACE
 from vidkit.sweep.notebook import WARM, Shown, execute, read_error, read_shown
 from vidkit.video import poster, read_frames
 

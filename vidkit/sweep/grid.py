@@ -12,14 +12,16 @@ from vidkit.sweep.axes import MAX_POINTS
 from vidkit.sweep.problems import Problems, some
 from vidkit.sweep.sweep_file import SweepFile
 
-#: What it costs to change a parameter, dearest first: models are loaded, then sizes change (which compiled kernels, the
-#: allocator and the fitted picture depend on). These axes go outermost by themselves; all others cost nothing.
+#: What it costs to change a parameter, dearest first: models are loaded, LoRAs put around their layers, then sizes
+#: change (which compiled kernels, the allocator and the fitted picture depend on). These axes go outermost by
+#: themselves; all others cost nothing.
 DEAR: Final = (
     ("base_model",),
     ("motion_adapter",),
     ("controlnet",),
     ("pipeline",),
     ("conditioning",),
+    ("loras",),
     ("width", "height", "num_frames"),
 )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from vidkit.errors import InputError
+from vidkit.lora_list import LORAS
+from vidkit.params import with_places
 from vidkit.runs import RunFolder
 from vidkit.sweep.seeds import PLAN_FILE
 
@@ -25,7 +27,7 @@ MEASURE_LABELS: Final = {
 }
 
 #: axes whose values are files: shown by the file's name alone
-_FILES: Final = {"image_path", "last_image_path", "base_model", "motion_adapter", "controlnet"}
+_FILES: Final = {"image_path", "last_image_path", "base_model", "motion_adapter", "controlnet", LORAS}
 
 
 @dataclass(frozen=True)
@@ -211,14 +213,21 @@ def _distinct(values: Iterable[list[Any]]) -> list[list[Any]]:
 
 
 def _label(names: Sequence[str], values: Sequence[Any]) -> str:
-    return " \N{MULTIPLICATION SIGN} ".join(
-        short_text(value, is_file=name in _FILES) for name, value in zip(names, values, strict=True)
-    )
+    return " \N{MULTIPLICATION SIGN} ".join(short_text(value, name) for name, value in zip(names, values, strict=True))
 
 
-def short_text(value: Any, *, is_file: bool = False) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return re.split(r"[/\\]", text)[-1] or text if is_file else text
+def short_text(value: Any, name: str = "") -> str:
+    """A value of an axis; of files their names alone."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    try:
+        return with_places(name, value, file_name) if name in _FILES else value
+    except InputError:  # written by hand
+        return value
+
+
+def file_name(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1] or path
 
 
 def is_number(value: Any) -> bool:

@@ -1,0 +1,94 @@
+"""A model of the hub's cache in the models folder: a folder of its own whose files are links, so nothing is twice.
+
+The snapshot itself is shared with other tools, which may put more files into it: its content, and so its hash, would
+change with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from vidkit.errors import InputError
+from vidkit.files import typed_write_errors
+from vidkit.models.folder_scan import WEIGHTS
+from vidkit.models.locate import CARD_FILE
+
+
+def link_model(folder: Path, files: Iterable[str], target: Path) -> Path:
+    """Put links to files of the snapshot `folder` at `target`; one alone: at `target` with its suffix. Returns it.
+
+    Raises:
+        InputError: `output_exists`. SetupError: `output_not_writable`. CriticalError: `disk_full`.
+    """
+    names = list(files)
+    if len(names) == 1:
+        target = target.with_name(target.name + Path(names[0]).suffix)
+    check_free(target)
+    with typed_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if len(names) == 1:
+            link(folder / names[0], target)
+            return target
+        building = target.with_name(f".{target.name}.{os.getpid()}.part")
+        shutil.rmtree(building, ignore_errors=True)
+        for name in names:
+            place = building / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link(folder / name, place)
+        building.replace(target)
+    return target
+
+
+def link(file: Path, place: Path) -> None:
+    """A link to the file's content; where links need a right that users lack (Windows), its second name, or a copy."""
+    content = file.resolve()
+    try:
+        place.symlink_to(content)
+    except OSError:
+        try:
+            place.hardlink_to(content)
+        except OSError:
+            shutil.copyfile(content, place)
+
+
+def check_free(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise InputError(
+            "output_exists",
+            f"{target} exists already.",
+            ["Give the new one another name: --name NAME", f"Or take the old one away: {target}"],
+        )
+
+
+def remove_links(target: Path, cache: Path) -> None:
+    """Take away what `link_model` has made of the hub's cache, whether its links still lead anywhere.
+
+    Anything else is left as it is. Raises SetupError `output_not_writable`.
+    """
+    with typed_write_errors(target):
+        for suffix in ("", *WEIGHTS):
+            single = target.with_name(target.name + suffix)
+            if leads_into(single, cache):
+                single.unlink()
+        if target.is_dir() and all(leads_into(path, cache) or is_frame(path) for path in target.rglob("*")):
+            shutil.rmtree(target)
+
+
+def leads_into(link: Path, cache: Path) -> bool:
+    return link.is_symlink() and link.readlink().is_relative_to(cache)
+
+
+def is_frame(path: Path) -> bool:
+    """What is around the links: folders, and the card that the catalogue's models get."""
+    return not path.is_symlink() and (path.is_dir() or path.name == CARD_FILE)
+
+
+def take_away(target: Path) -> None:
+    """What `link_model` has just made and turned out to be no model."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()

@@ -1,0 +1,1 @@
+"""Model files: their formats and headers, what of them is safe, their contents' hash."""
