@@ -243,7 +243,8 @@ def test_of_two_entries_of_a_name_the_one_that_goes_is_the_one_whose_files_go(mo
 
 def test_a_link_is_deleted_not_what_it_leads_to(models: Path, tmp_path: Path) -> None:
     (models / "linked.safetensors").symlink_to(ADAPTER / "diffusion_pytorch_model.safetensors")
-    answer("remove", "linked.safetensors", "--files", "--yes")
+    done = told("remove", "linked.safetensors", "--files", "--yes")
+    assert "its links are deleted, what they led to is not" in done.stdout
     assert not (models / "linked.safetensors").is_symlink()
     assert (ADAPTER / "diffusion_pytorch_model.safetensors").is_file()
 

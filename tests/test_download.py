@@ -361,6 +361,18 @@ def test_a_model_that_is_here_is_not_asked_for_again(
     assert events[-1].progress == 100
 
 
+def test_what_is_here_and_no_model_any_more_says_how_to_fetch_it_again(
+    server: ModelServer, adapter_repository: Repository, settings: Settings
+) -> None:
+    (weights,) = download(NAME, settings).path.glob("*.safetensors")
+    weights.unlink()
+    weights.write_bytes(b"<html>")
+    with pytest.raises(SetupError) as caught:
+        download(NAME, settings)
+    assert caught.value.code == "invalid_model"
+    assert "vidkit models remove" in caught.value.suggestions[0]
+
+
 @pytest.mark.parametrize("from_hub", [True, False])
 def test_two_downloads_of_the_same_fetch_it_once(
     server: ModelServer, adapter_repository: Repository, settings: Settings, from_hub: bool

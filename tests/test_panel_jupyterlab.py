@@ -312,9 +312,11 @@ def test_a_sweep_from_the_panel(lab: JupyterLab, browser: Browser) -> None:
         panel = opened(notebook)
         notebook.run_cell(QUICK + "; panel.params = panel.params.replace(num_inference_steps=1)")
         section(panel, "Sweep")
-        for axis, values in (("motion_bucket_id", "40, 120"), ("seed", "1, 2")):
+        box = panel.get_by_role("textbox", name="Values")
+        for axis, proposed, values in (("motion_bucket_id", "40..200 [3]", "40, 120"), ("seed", "random [4]", "1, 2")):
             panel.get_by_role("combobox", name="Axis").select_option(axis)
-            panel.get_by_role("textbox", name="Values").fill(values)
+            expect(box).to_have_value(proposed)  # which comes from the kernel
+            box.fill(values)
             press(panel, "Add axis")
         expect(panel.get_by_text(re.compile(r"\b4 points")).first).to_be_visible()
         notebook.screenshot("panel-sweep", panel)

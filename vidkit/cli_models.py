@@ -208,16 +208,17 @@ def run_remove(options: argparse.Namespace, output: Output) -> int:
             f"The registry has no model {options.name[:200]!r}.",
             ["See vidkit models list for the names", "To delete files in the models folder: --files"],
         )
-    deleted = None
+    deleted, kept = None, "its files are where they were"
     if options.files:
         path = entry.path if entry else find(options.name, settings, "model")
         confirm(deletable(path, settings), options.yes)
+        linked = any(file.is_symlink() for file in (path, *path.rglob("*")))
+        kept = "its links are deleted, what they led to is not (hf cache rm)" if linked else "its files are deleted"
         deleted = delete(path)
     if entry is not None:
         unregister(settings, f"{entry.family}/{entry.name}")  # another family may have the name too
     path = entry.path if entry else path
     document = {"status": "success", "name": options.name, "path": str(path), "deleted": deleted}
-    kept = "its files are where they were" if deleted is None else "its files are deleted"
     say(options, output, document, [f"Removed {options.name}; {kept}: {path}"])
     return 0
 

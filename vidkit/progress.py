@@ -114,7 +114,8 @@ class Reporter:
         """While models are read from disk: `done` bytes of `total`."""
         low, high = self._loading
         mib = 2**20
-        self.tell(low + (high - low) * done / total, f"Loading model: {done / mib:,.0f} of {total / mib:,.0f} MiB...")
+        share = done / max(total, 1)
+        self.tell(low + (high - low) * share, f"Loading model: {done / mib:,.0f} of {total / mib:,.0f} MiB...")
 
     def waiting(self, message: str) -> None:
         """While others have the device: who, each once; the bar stays where it is.

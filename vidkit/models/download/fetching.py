@@ -156,13 +156,21 @@ class Errand:
     # --- the registry
 
     def already_here(self, wanted_name: str | None) -> Downloaded | None:
-        """The registry's model of the same source (and name, if one is wanted), if all of it is there."""
+        """The registry's model of the same source (and name, if one is wanted), if all of it is there.
+
+        Raises:
+            SetupError: `invalid_model`, when its files are there and are a model no more.
+        """
         entries = [entry for entry in registered(self.settings) if is_of(entry, self.wished)]
         entries = [entry for entry in entries if wanted_name in (None, entry.name) and is_whole(entry.path)]
         if not entries:
             return None
         known = entries[0]
-        inspection = inspect(known.path)
+        try:
+            inspection = inspect(known.path)
+        except SetupError as error:
+            remedy = f"Take it away, then fetch it again: vidkit models remove {known.name} --files"
+            raise SetupError(error.code, error.message, [remedy]) from error
         sha256 = known.text("sha256") or hash_model(known.path, self.settings, self.cancel.check)
         self.meter.say(f"{known.name} is here already", 100)
         note = f"It was here already ({known.path}); to fetch it anew: vidkit models remove {known.name} --files"
