@@ -129,14 +129,15 @@ def picture(player: Locator) -> Locator:
 
 
 def shown(player: Locator) -> list[dict[str, Any]]:
-    """What the videos show, once no seek is under way."""
+    """What the videos show, once no seek is under way, nor begins: a seek that ends may begin the one that waited."""
+    before: list[dict[str, Any]] | None = None
     for _ in range(100):
         videos: list[dict[str, Any]] = player.evaluate(READ)
-        if not any(video["seeking"] for video in videos):
-            break
-        time.sleep(0.02)
-    time.sleep(0.1)  # a frame that was sought is painted a moment after
-    return list(player.evaluate(READ))
+        if videos == before and not any(video["seeking"] for video in videos):
+            return videos
+        before = videos
+        player.page.wait_for_timeout(100)
+    raise AssertionError(videos)
 
 
 def frames(player: Locator) -> list[int]:
