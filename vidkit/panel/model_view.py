@@ -92,6 +92,7 @@ class ModelView:
         self._inspected: tuple[Found, Mapping[str, Any]] | None = None
         self._widget: ipywidgets.Widget | None = None
         self._getting: DownloadView | None = None
+        self._looks = 0
         self.refresh()
 
     @property
@@ -129,7 +130,9 @@ class ModelView:
             self._getting.close()
 
     def _look_again(self) -> None:
-        threading.Thread(target=self._look, name="vidkit-models", daemon=True).start()
+        with self._lock:
+            self._looks += 1
+            threading.Thread(target=self._look, args=(self._looks,), name="vidkit-models", daemon=True).start()
 
     def say(self, text: str) -> None:
         """What loading ahead has come to."""
@@ -137,9 +140,11 @@ class ModelView:
             if self._widget is not None:
                 self._said.value = f'<span role="status">{html.escape(text)}</span>'
 
-    def _look(self) -> None:
+    def _look(self, number: int) -> None:
         found = found_models(self._settings)
         with self._lock:
+            if number != self._looks:  # begun before something changed: another look is under way, which sees that
+                return
             self._found = found
         self._judge()
 
@@ -247,6 +252,7 @@ class ModelView:
         self._judge()
         self.list.value = found.name
         self.say(f"Added: {found.name} ({found.purpose}).")
+        self._look_again()
 
     def _forget(self) -> None:
         found = self._chosen()
