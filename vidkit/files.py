@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,12 @@ from vidkit.errors import CriticalError, SetupError
 
 #: of OSError: the disk, or the user's part of it, is full
 NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Free where a folder lies, or will lie once it is made. Raises OSError as it is."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free
 
 
 def temporary_beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vidkit.files import free_disk_bytes
 from vidkit.models.catalogue import Published, catalogue
 from vidkit.panel.model_list import Found
 from vidkit.settings import Settings
@@ -46,8 +47,7 @@ def has_gpu() -> bool:
 
 
 def free_gigabytes(folder: Path) -> float:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free / 1e9
+    return free_disk_bytes(folder) / 1e9
 
 
 def published_for(family: str) -> Sequence[Published]:

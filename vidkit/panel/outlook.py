@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 
 from vidkit.device import GIB, Plan
 from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
+from vidkit.files import free_disk_bytes
 from vidkit.params import GenerationParams, Limits, is_used
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
@@ -67,8 +67,7 @@ def limits_of(params: GenerationParams, models: Models) -> Limits | None:
 
 def disk_problems(folder: Path) -> list[VidkitError]:
     """Said before the run: a full disk at its end costs the clip."""
-    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = free_disk_bytes(folder)
     if free >= ENOUGH_DISK:
         return []
     return [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from vidkit.errors import CriticalError, SetupError
+from vidkit.files import free_disk_bytes
 from vidkit.models.download.progress import in_words
 
 #: bytes that stay free: a disk filled to the brim breaks everything else that runs
@@ -95,8 +95,7 @@ def check_space(what: str, needed: int, folder: Path, remedy: str) -> None:
     """Raises:
     CriticalError: `disk_full`: the disk has no room for `needed` bytes more.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = free_disk_bytes(folder)
     if needed + SPARE > free:
         raise CriticalError(
             "disk_full",
