@@ -86,7 +86,7 @@ class Bench:
         from vidkit.settings import load_settings
 
         size = {"width": 64, "height": 64, "num_frames": 8, "num_inference_steps": 2}
-        params = GenerationParams(image_path="example:photo", prompt="the sea", **{**size, **request})
+        params = GenerationParams(image_path="example:photo", prompt="the sea", **{**size, "seed": 1, **request})
         found = resolve_request(params, load_settings())
         hashes = {name: str(model.path) for name, model in found.models.items()}
         return SimpleNamespace(params=found.params, family=found.family, models=found.models, hashes=hashes)

@@ -14,6 +14,10 @@ SD15 = Path(__file__).parent.parent / "vidkit" / "models" / "configs" / "sd15"
 #: what SVD's autoencoder has beside its widths
 SVD_VAE = {"layers_per_block": 2, "latent_channels": 4, "down_block_types": ["DownEncoderBlock2D"] * 4}
 
+#: SVD-XT's UNet and autoencoder as they were published, where they are not what diffusers assumes
+PUBLISHED_UNET = {"num_attention_heads": [5, 10, 20, 20]}
+PUBLISHED_VAE = SVD_VAE | {"block_out_channels": [128, 256, 512, 512]}
+
 
 def make_models(folder: Path) -> None:
     """Full-size model folders: real configs, and safetensors files whose data are holes."""
@@ -47,8 +51,7 @@ def make_models(folder: Path) -> None:
 
 def make_published_svd(folder: Path) -> None:
     """SVD-XT as it was published."""
-    unet = {"num_attention_heads": [5, 10, 20, 20]}
-    make_svd(folder, unet, SVD_VAE | {"block_out_channels": [128, 256, 512, 512]})
+    make_svd(folder, PUBLISHED_UNET, PUBLISHED_VAE)
 
 
 def make_svd(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], width: int = 1024) -> None:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidkit.device import Plan
+from vidkit.device import Offload, Plan
 from vidkit.params import GenerationParams
+
+#: measures of a plan that are on or off, by their names in it
+MEASURES = ("halves", "slices", "host_skips", "vae_float32")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A request to measure. guided: classifier-free guidance on; more: further parameters."""
+    """A request to measure, and the measures of its plan. guided: classifier-free guidance on."""
 
     model: str
     width: int
@@ -21,9 +24,14 @@ class Setting:
     frames: int
     chunk: int
     guided: bool = True
-    offload: str = "none"
+    offload: Offload = "none"
     conditioning: str = "init"
     split: str = "calibration"
+    halves: bool = False
+    slices: bool = False
+    host_skips: bool = False
+    vae_float32: bool = False
+    window_frames: int | None = None
 
     def params(self, models: Path) -> GenerationParams:
         names: dict[str, Any] = {"base_model": self.model if ":" in self.model else str(models / self.model)}
@@ -45,6 +53,7 @@ class Setting:
             num_frames=self.frames,
             decode_chunk_size=self.chunk,
             num_inference_steps=2,
+            window_frames=self.window_frames,
             seed=1,
             **names,
         )
@@ -54,14 +63,16 @@ class Setting:
         return "svd" if "svd" in self.model else "animatediff"
 
     def plan(self, device: str) -> Plan:
-        return Plan("cuda", "float16", self.offload) if device == "cuda" else Plan("cpu", "float32", "none")
+        """On the CPU, a rehearsal: what waits in the host's memory waits where it is."""
+        dtype, offload = ("float16", self.offload) if device == "cuda" else ("float32", "none")
+        return Plan(device, dtype, offload, **{name: getattr(self, name) for name in MEASURES})
 
 
 def settings() -> list[Setting]:
-    """By offload and model, so that each is loaded once."""
-    chosen = [*svd_settings(), *animatediff_settings(), *other_models(), *table_and_drawn()]
-    together = [*chosen, *judged_settings()]
-    return sorted(together, key=lambda setting: (setting.offload == "model", setting.model[::-1], setting.conditioning))
+    """By model and offload, so that each is loaded once."""
+    chosen = [*svd_settings(), *animatediff_settings(), *other_models(), *table_and_drawn(), *measure_by_measure()]
+    together = [*chosen, *judged_settings(), *judged_with_measures()]
+    return sorted(together, key=lambda setting: (setting.model[::-1], setting.conditioning, setting.offload != "none"))
 
 
 def svd_settings() -> list[Setting]:
@@ -147,6 +158,47 @@ def judged_settings() -> list[Setting]:
         for count, model, conditioning, offload in kinds
         for _ in range(count)
     ]
+
+
+def measure_by_measure() -> list[Setting]:
+    """Each measure alone, and all together."""
+    models = [
+        Setting("svd", 768, 448, 25, 4),
+        Setting("sd15", 512, 512, 16, 4, conditioning="pia"),
+        Setting("sd15", 512, 384, 16, 4, conditioning="sparsectrl"),
+    ]
+    alone: list[dict[str, Any]] = [{"offload": "layers"}, *({name: True} for name in MEASURES)]
+    together: dict[str, Any] = {name: value for measure in alone for name, value in measure.items()}
+    return [replace(model, **measures) for model in models for measures in (*alone, together)]
+
+
+def judged_with_measures() -> list[Setting]:
+    """Drawn, with measures that nobody chose, and measured after all was counted and fitted."""
+    draw = random.Random(31)  # noqa: S311 (no secret)
+    kinds = [(16, "svd", "init"), (5, "other_svd", "init"), (2, "bundled:tiny-svd", "init"),
+             *((5, "sd15", conditioning) for conditioning in ("init", "pia", "sparsectrl"))]  # fmt: skip
+    return [
+        with_measures(draw, replace(drawn_setting(draw, model, conditioning, 9, 0.8), split="judged"))
+        for count, model, conditioning in kinds
+        for _ in range(count)
+    ]
+
+
+def with_measures(draw: random.Random, setting: Setting) -> Setting:
+    """At least one measure, more often than not slices, since there is most to be counted there."""
+    offload: Offload = draw.choice(["none", "model", "layers"])
+    slices = draw.random() < 0.7
+    halves, host_skips = draw.random() < 0.4, draw.random() < 0.4
+    window = draw.randrange(4, setting.frames) if setting.frames > 4 and draw.random() < 0.2 else None
+    return replace(
+        setting,
+        offload=offload,
+        slices=slices or not (halves or host_skips),
+        halves=halves,
+        host_skips=host_skips,
+        vae_float32=draw.random() < 0.15,
+        window_frames=window if window is None else min(window, 32),
+    )
 
 
 def drawn_setting(draw: random.Random, model: str, conditioning: str, chunks: int, guided: float) -> Setting:

@@ -56,3 +56,13 @@ def tiny_animatediff(tmp_path_factory: pytest.TempPathFactory) -> TinyAnimateDif
     from tiny_models import make_animatediff
 
     return make_animatediff(tmp_path_factory.mktemp("tiny_animatediff"))
+
+
+@pytest.fixture(scope="session")
+def full_size_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models of published and other sizes, whose weights are holes in their files (svd, sd15, ...)."""
+    from benchmarks.memory_models import make_models
+
+    folder = tmp_path_factory.mktemp("full_size_models")
+    make_models(folder)
+    return folder

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import shutil
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,7 @@ from tiny_models import TEST_SIZE, TinyAnimateDiff
 
 import vidkit
 from vidkit import generation
-from vidkit.device import Plan, restore, typed_failure, typed_failures
-from vidkit.errors import Cancelled, CriticalError, GenerationError, InputError, SetupError
-from vidkit.params import GenerationParams
+from vidkit.errors import Cancelled, GenerationError, InputError, SetupError
 from vidkit.pipelines.watch import denoiser_layers
 from vidkit.progress import CancelToken, Progress
 from vidkit.video import probe, read_frames
@@ -333,90 +329,6 @@ def test_cancelling_while_a_picture_is_encoded(
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-def failing(error: BaseException) -> Any:
-    def work() -> None:
-        raise error
-
-    return work
-
-
-PARAMS = GenerationParams(
-    image_path="a.png", prompt="waves", width=1024, height=576, num_frames=25, decode_chunk_size=8
-)
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "out_of_memory"),
-        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "out_of_memory"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out_of_memory"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "out_of_memory"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 5.0 GB)"), "out_of_memory"),
-        (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate"),
-            "out_of_host_memory",
-        ),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), "out_of_host_memory"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"), "out_of_host_memory"),
-        (MemoryError(), "out_of_host_memory"),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), "gpu_driver"),
-        (RuntimeError("CUDA error: device-side assert triggered"), "gpu_driver"),
-    ],
-    ids=lambda value: str(value)[:45],
-)
-def test_torchs_failures_are_typed(error: BaseException, code: str) -> None:
-    with pytest.raises((GenerationError, CriticalError)) as caught:
-        typed_failures(PARAMS, failing(error))
-    assert caught.value.code == code
-    assert isinstance(caught.value, CriticalError) == (code == "gpu_driver")
-    if code == "out_of_memory":
-        assert caught.value.suggestions[:3] == [
-            "Set decode_chunk_size to 4",
-            "Reduce num_frames to 16",
-            "Reduce the size to 768x384",
-        ]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
-        ValueError("out of memory"),
-        Cancelled(),
-    ],
-)
-def test_other_failures_pass_through(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught:
-        typed_failures(PARAMS, failing(error))
-    assert caught.value is error
-
-
-def test_out_of_memory_is_real(request_: dict[str, Any]) -> None:
-    """The real error of torch's CPU allocator: 2^60 bytes are more than any machine has."""
-    with pytest.raises(GenerationError) as caught:
-        typed_failures(PARAMS, lambda: torch.empty(2**60, dtype=torch.uint8))
-    assert caught.value.code == "out_of_host_memory"
-    assert typed_failure(RuntimeError("x"), PARAMS) is None
-
-
-def test_a_typed_failure_keeps_no_tensors_alive(request_: dict[str, Any]) -> None:
-    """A caller that holds the error and tries again smaller needs the memory of the first try."""
-    held: list[weakref.ref[torch.Tensor]] = []
-
-    def work() -> None:
-        tensor = torch.zeros(10)
-        held.append(weakref.ref(tensor))
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(GenerationError) as caught:
-        typed_failures(PARAMS, work)
-    gc.collect()
-    assert caught.value.__context__ is None
-    assert held[0]() is None
-
-
 @pytest.mark.parametrize("where", ["unet", "vae.decoder", "image_encoder", "vae.encoder"])
 def test_out_of_memory_in_any_part_leaves_the_model_usable(
     request_: dict[str, Any], tmp_path: Path, where: str
@@ -438,16 +350,6 @@ def test_out_of_memory_in_any_part_leaves_the_model_usable(
 
 def failing_hook(*_: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-
-@pytest.mark.parametrize("offload", ["none", "model"])
-def test_restoring_puts_the_vae_back_into_its_precision(request_: dict[str, Any], offload: str) -> None:
-    """A failure between the picture's encoding in full precision and the cast back leaves it there."""
-    clips.frames_of(request_)
-    pipe = generation.last_pipeline()
-    pipe.vae.to(dtype=torch.float64)
-    restore(pipe, Plan("cpu", "float32", offload))
-    assert pipe.vae.dtype == torch.float32
 
 
 def test_a_model_that_does_not_load_is_a_typed_error(request_: dict[str, Any], tmp_path: Path) -> None:

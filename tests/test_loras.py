@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lora_files
-import numpy as np
 import pytest
 import torch
 from diffusers import AnimateDiffVideoToVideoPipeline, MotionAdapter
@@ -20,7 +19,7 @@ from vidkit.models.files.content_hash import hash_file
 from vidkit.models.locate import Model
 from vidkit.models.loras import check_different, locate_loras
 from vidkit.params import GenerationParams
-from vidkit.pipelines.animatediff import AnimateDiff, free_noise
+from vidkit.pipelines.animatediff import AnimateDiff
 from vidkit.pipelines.loras import KEPT_BYTES, apply_loras, forget_loras, loaded, remove_loras
 from vidkit.settings import load_settings
 
@@ -297,34 +296,6 @@ def test_memory_of_loras_is_bounded(
     monkeypatch.setattr(module, "KEPT_BYTES", size + 1)
     loaded(Model("b", second, "LoRA"), "2" * 64)
     assert list(module._kept) == ["2" * 64]
-
-
-# --- clips longer than the motion adapter ---------------------------------------------------------------------------
-
-
-def test_motion_loras_go_with_sliding_windows(
-    tiny_animatediff: TinyAnimateDiff, several: list[tuple[Pairs, Path]]
-) -> None:
-    """FreeNoise replaces the motion modules' blocks by its own, with the same weights."""
-    adapter = MotionAdapter.from_pretrained(tiny_animatediff.motion_adapter)
-    pipe = AnimateDiffVideoToVideoPipeline.from_pretrained(tiny_animatediff.base, motion_adapter=adapter)
-
-    def long_output() -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, 4, 34, 8, 8, generator=generator)
-        text = torch.randn(34, 5, 32, generator=generator)
-        with free_noise(pipe, 34), torch.no_grad():
-            found: torch.Tensor = pipe.unet(noise, torch.tensor(500), text).sample
-        return found
-
-    plain = long_output()
-    lora_files.merge(pipe, several[1][0], 0.8)
-    wanted = long_output()
-    lora_files.merge(pipe, several[1][0], -0.8)
-    apply(pipe, (several[1][1], 0.8))
-    same(long_output(), wanted, plain)
-    apply(pipe)
-    np.testing.assert_allclose(long_output(), plain, atol=1e-5)  # merging back and forth has rounded
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from tiny_models import TinyAnimateDiff, save_single_file
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.live_bytes import empty, most_alive
 from benchmarks.memory import MOST_OFF, MOST_UNDER, allocated, error_of, predicted, setting_of
-from benchmarks.memory_models import make_models, on_meta
+from benchmarks.memory_models import on_meta
 from benchmarks.memory_settings import Setting, settings
 from vidkit.device import GIB, Plan
 from vidkit.errors import SetupError
 from vidkit.memory import Prediction, free, free_device_memory, predict, words
 from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
 from vidkit.memory.parts import weights_of
+from vidkit.memory.prediction import CUBLAS
 from vidkit.memory.weights import weights
 from vidkit.models.files.weight_files import weight_files
 from vidkit.models.loading.components import load_parts
@@ -42,10 +41,8 @@ CUDA = Plan("cuda", "float16", "none")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    make_models(folder)
-    return folder
+def models(full_size_models: Path) -> Path:
+    return full_size_models
 
 
 def resolved(setting: Setting, models: Path = Path()) -> Resolved:
@@ -54,9 +51,7 @@ def resolved(setting: Setting, models: Path = Path()) -> Resolved:
 
 def prediction_of(setting: Setting, models: Path = Path(), plan: Plan = CUDA) -> Prediction:
     found = resolved(setting, models)
-    prediction = predict(found.params, found.models, plan)
-    assert prediction is not None
-    return prediction
+    return predict(found.params, found.models, plan)
 
 
 # --- beside what was measured ---------------------------------------------------------------------------------------
@@ -89,63 +84,6 @@ def test_the_committed_predictions_are_those_of_this_code(models: Path) -> None:
 
 
 # --- beside the tensors that the networks make ----------------------------------------------------------------------
-
-
-class Alive(TorchDispatchMode):
-    """The most bytes of tensors alive at once while it is active, cuDNN's workspaces included."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        weights = [*module.parameters(), *module.buffers()]
-        self._sizes = {weight.untyped_storage()._cdata: 0 for weight in weights}
-        self._now = self.peak = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self._meet(tensor.untyped_storage())
-        workspace = workspace_of(args[0], args[1], result) if "convolution" in str(function) else 0
-        self.peak = max(self.peak, self._now + workspace)
-        return result
-
-    def _meet(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self._now += storage.nbytes()
-            weakref.finalize(storage, self._leave, key)
-
-    def _leave(self, key: int) -> None:
-        self._now -= self._sizes.pop(key, 0)
-
-
-def workspace_of(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
-    in_order = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if in_order or weight[0, 0].numel() == 1:
-        return 0
-    return (x.numel() + y.numel() + weight.numel()) * x.element_size()
-
-
-class Fused(TorchFunctionMode):
-    """Attention as CUDA's fused kernels do it: one output, in the order (batch, tokens, heads, channels)."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is not torch.nn.functional.scaled_dot_product_attention:
-            return function(*args, **(kwargs or {}))
-        query, value = args[0], args[2]
-        return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
-
-
-def most_alive(module: torch.nn.Module, call: Callable[[], Any]) -> int:
-    alive = Alive(module)
-    with torch.no_grad(), Fused(), alive:
-        call()
-    return alive.peak
-
-
-def empty(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
-    return torch.empty(shape, device="meta", dtype=dtype)
 
 
 @pytest.mark.parametrize("videos", [1, 2])
@@ -291,9 +229,11 @@ def test_a_clip_of_many_windows_needs_what_one_window_needs() -> None:
     assert many.denoise == pytest.approx(one.denoise, rel=0.01)
 
 
-def test_on_the_cpu_there_is_nothing_to_predict() -> None:
+def test_on_the_cpu_nothing_waits_elsewhere() -> None:
     found = resolved(Setting("bundled:tiny-svd", 64, 64, 4, 2))
-    assert predict(found.params, found.models, Plan("cpu", "float32", "none")) is None
+    prediction = predict(found.params, found.models, Plan("cpu", "float32"))
+    assert prediction.host == 0
+    assert prediction.peak == predict(found.params, found.models, Plan("cuda", "float32")).peak - CUBLAS
 
 
 def test_a_prediction_takes_milliseconds(models: Path) -> None:
@@ -359,7 +299,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU itself")
 def test_the_driver_is_asked_once_a_second(driver: Callable[[str], Path]) -> None:
     calls = driver("echo 11571")
-    assert [free_device_memory() for _ in range(3)] == [11571 * 2**20] * 3
+    assert [free_device_memory() for _ in range(3)] == [11571 * 2**20 - free.CONTEXT] * 3
     assert calls.read_text().splitlines() == ["--id=0 --query-gpu=memory.free --format=csv,noheader,nounits"]
 
 

@@ -7,14 +7,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vidkit.device import Plan
 from vidkit.errors import Remedy, SetupError
-from vidkit.panel.outlook import Outlook, device_in_words, disk_problems, outlook_of, request_in_words, time_in_words
+from vidkit.panel.outlook import Outlook, device_in_words, outlook_of, request_in_words, time_in_words
 from vidkit.params import GenerationParams
 from vidkit.settings import load_settings
 
@@ -65,19 +63,21 @@ def test_quick() -> None:
     assert (time.perf_counter() - began) / 20 < 0.05  # 3 ms measured
 
 
-def test_little_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert disk_problems(tmp_path / "not" / "made") == []
+def test_little_disk_space(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40, 2**28))
-    (problem,) = disk_problems(tmp_path / "not" / "made")
-    assert "0.25 GiB" in problem.message
+    found = outlook()
+    (problem,) = found.problems
+    assert problem.code == "disk_full"
+    assert "256 MiB are free" in problem.message
+    assert found.resolved is not None
 
 
 def test_words() -> None:
     assert time_in_words(None).startswith("How long it takes is known after")
     assert time_in_words(95.0) == "About 95 s, as earlier clips of this model took."
-    assert "CPU" in device_in_words(Plan("cpu", "float32", "none"), None)
-    assert "one part" in device_in_words(Plan("cuda", "float16", "model"), None)
+    assert "CPU" in device_in_words("cpu", None)
+    assert "GPU" in device_in_words("cuda", None)
     assert device_in_words(None, SetupError("cuda_not_available", "no CUDA")) == "no CUDA"
     assert device_in_words(None, None) == "Looking for a GPU…"
 

@@ -53,6 +53,7 @@ BOUNDS = [
     ("width", 16, 4096),
     ("height", 16, 4096),
     ("numFrames", 2, 1024),
+    ("windowFrames", 2, 1024),
     ("fps", 1, 120),
     ("numInferenceSteps", 1, 200),
     ("guidanceScale", 1.0, 30.0),

@@ -143,6 +143,25 @@ def test_a_clip_makes_itself_again_without_its_pictures(
     np.testing.assert_array_equal(clips.frames_of(request_from_clip(remade)), expected)
 
 
+def test_a_clip_that_was_changed_to_fit_makes_itself_again_where_there_is_room(
+    home: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = svd(image, width=256, height=192, num_frames=10, num_inference_steps=1, base_model="bundled:tiny-svd")
+    monkeypatch.setenv("VIDKIT_LIMIT_MEMORY", "0.1")
+    clip = make({**request, "allow_changes": True}, tmp_path / "clip.mp4")
+    record = show(clip)
+    changes = record["plan"]["changes"]
+    assert changes.keys() & {"width", "numFrames", "windowFrames", "decodeChunkSize"}
+    assert "width" not in record["request"] or record["request"]["width"] == 256  # as it was asked
+    assert any("more does not fit into memory" in note for note in record["notes"])
+    monkeypatch.delenv("VIDKIT_LIMIT_MEMORY")
+    again = request_from_clip(clip)
+    assert changes.items() <= again.items()
+    remade, first = read_frames(make(again, tmp_path / "again.mp4")), read_frames(clip)
+    assert remade.shape == first.shape
+    assert np.abs(remade.astype(int) - first).mean() < 0.5  # without the measures' rounding
+
+
 def test_a_model_outside_the_models_folder_is_found_again(tiny_svd_folder: Path, image: Path, tmp_path: Path) -> None:
     """The clip names it without its path; this machine remembers where a model of that hash was."""
     request = clips.svd_request(tiny_svd_folder, image)

@@ -15,12 +15,16 @@ from command_line import (
     PROMISE,
     Running,
     assert_good_progress,
+    children,
     lives,
     names,
     run,
     save_picture,
     wait_for,
 )
+
+from vidkit.settings import update_settings
+from vidkit.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends POSIX signals and looks into /proc")
 
@@ -150,6 +154,37 @@ def test_killed_worker_exit_code(slow: dict[str, Any], output: Path) -> None:
         finished = running.finish()
     assert (finished.code, finished.response["code"]) == (4, "process_killed")
     assert names(output) == []
+
+
+def test_time_limit(slow: dict[str, Any], quick: dict[str, Any], output: Path) -> None:
+    """A worker stops by itself, stays warm and goes on; one that hangs is ended."""
+    supervisor, events = Supervisor(overtime=1.0), []
+    try:
+        assert supervisor.run({**quick, "overwrite": True}, events.append)[0]["status"] == "success"
+        update_settings(limits={"time": 2})
+        (output / "clip.mp4").unlink()
+        (output / "clip.mp4.json").unlink()
+        response, code = supervisor.run({**slow, "numFrames": 8}, events.append)
+        assert (code, response["code"], response["category"]) == (1, "timeout", "generation")
+        assert "while denoising" in response["message"]
+        assert response["suggestions"][0].startswith("Set numInferenceSteps to ")
+        assert names(output) == []
+        assert supervisor.run(quick, events.append)[0]["status"] == "success"
+
+        worker = children(os.getpid())[0]
+
+        def hang(event: dict[str, Any]) -> None:
+            if event.get("step"):
+                os.kill(worker, signal.SIGSTOP)
+
+        began = time.monotonic()
+        response, code = supervisor.run({**slow, "outputPath": str(output / "late.mp4")}, hang)
+        assert (code, response["code"]) == (1, "timeout")
+        assert "did not stop by itself" in response["message"]
+        assert 3 <= time.monotonic() - began < 3 + PROMISE
+        assert not lives(worker)
+    finally:
+        supervisor.close()
 
 
 def test_session_stays_warm_survives_bad_lines_and_is_interrupted(

@@ -420,6 +420,20 @@ def test_the_table_of_a_dry_run(sweep: Sweep) -> None:
     assert len(table) == 10
 
 
+def test_points_that_do_not_fit_are_told_and_not_refused(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDKIT_LIMIT_MEMORY", "0.14")
+    axes = {"width": [64, 256], "motion_bucket_id": [20, 60], "seed": [1, 2]}
+    base = {"image_path": "example:photo", "prompt": "x", "height": 256, "base_model": "bundled:tiny-svd"}
+    plan = make_plan(sweep(base=base, axes=axes))
+    assert len(plan.points) == 8
+    (note,) = [note for note in plan.notes if "would not fit" in note]
+    assert note.startswith("4 of 8 points would not fit into the memory that is free here. The first at width 256, ")
+    assert "0.14 GiB are free" in note
+    assert f"Note:      {note}" in plan.table().splitlines()
+    monkeypatch.delenv("VIDKIT_LIMIT_MEMORY")
+    assert not any("would not fit" in note for note in make_plan(sweep(base=base, axes=axes)).notes)
+
+
 def test_a_long_table_is_abbreviated_in_the_middle(sweep: Sweep) -> None:
     plan = make_plan(sweep(axes={"motion_bucket_id": "0..100"}))
     short, full = plan.table().splitlines(), plan.table(full=True).splitlines()

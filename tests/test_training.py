@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -26,8 +27,6 @@ from training.tiny_svd import TinySvd, make_scheduler
 from training.tiny_svd import make_unet as make_svd_unet
 from training.train_text import make_tokenizer, tokenize
 from vidkit.models.locate import BUNDLED_FOLDER, describe
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +167,11 @@ def test_rollout_takes_eulers_steps_from_answers_as_guidance_mixes_them() -> Non
 
 
 def run(module: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", f"training.{module}", *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
+    """A script as `python -m training.MODULE` runs it, but for the seconds that the imports take."""
+    precision = torch.get_float32_matmul_precision()
+    with mock.patch.object(sys, "argv", [module, *arguments]):
+        importlib.import_module(f"training.{module}").main()
+    torch.set_float32_matmul_precision(precision)
 
 
 def check_exported(folder: Path, state: Path) -> None:

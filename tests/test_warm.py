@@ -21,7 +21,7 @@ from tiny_models import TinyAnimateDiff, save_single_file
 
 import vidkit
 from vidkit import generation
-from vidkit.device import make_plan
+from vidkit.device import chosen_device, plain_plan
 from vidkit.errors import Cancelled, SetupError
 from vidkit.memory import cache_room, room_beside
 from vidkit.models.loading import reading
@@ -184,40 +184,42 @@ class Weights(torch.nn.Module):
 def filled(*sizes: int) -> WarmComponents:
     warm = WarmComponents()
     for number, size in enumerate(sizes):
-        warm.keep(number, Weights(size), "cpu", f"model {number}")
+        warm.keep(number, Weights(size), f"model {number}")
     return warm
 
 
 def test_the_least_recently_used_goes_first() -> None:
     warm = filled(10, 20, 30, 40)
     assert (warm.size("cpu"), warm.size("cuda")) == (100, 0)
-    assert not warm.make_room("cpu", 100, [])
+    warm.make_room({"cpu": 100}, [])
+    assert len(warm) == 4
     warm.found({"first": 0})
-    assert warm.make_room("cpu", 60, [])
+    warm.make_room({"cpu": 60}, [])
     assert warm.models == ["model 3", "model 0"]  # 20 and 30 were enough
-    assert warm.make_room("cpu", 10, [])
+    warm.make_room({"cpu": 10}, [])
     assert warm.models == ["model 0"]
 
 
 def test_what_the_request_uses_stays_whatever_the_room() -> None:
     warm = filled(10, 20, 30)
-    warm.make_room("cpu", -1000, [0, 2])
+    warm.make_room({"cpu": -1000}, [0, 2])
     assert warm.models == ["model 0", "model 2"]
     assert warm.size("cpu") == 40
 
 
 def test_room_in_one_place_costs_nothing_in_another() -> None:
     warm = filled(10, 20)
-    warm.keep("elsewhere", Weights(1000), "cuda", "on the card")
-    warm.make_room("cuda", 0, [])
+    warm.keep("elsewhere", Weights(1000).to("meta"), "on another device")
+    assert (warm.size("cpu"), warm.size("meta")) == (30, 1000)
+    warm.make_room({"meta": 0}, [])
     assert warm.models == ["model 0", "model 1"]
-    assert (warm.size("cpu"), warm.size("cuda")) == (30, 0)
+    assert (warm.size("cpu"), warm.size("meta")) == (30, 0)
 
 
 def test_dropped_components_are_freed() -> None:
     warm = filled(10, 20)
     components = [weakref.ref(component) for component in warm.found({"a": 0, "b": 1}).values()]
-    warm.make_room("cpu", 20, [])
+    warm.make_room({"cpu": 20}, [])
     assert [component() is None for component in components] == [True, False]
     warm.drop()
     assert all(component() is None for component in components)
@@ -227,7 +229,7 @@ def test_dropped_components_are_freed() -> None:
 def test_a_request_leaves_the_room_that_it_does_not_need(
     tiny_svd_folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan()
+    plan = plain_plan(chosen_device())
     rooms = []
     for available in (2**30, 2**31):
         monkeypatch.setattr(cache_room, "available", lambda available=available: available)

@@ -1,8 +1,8 @@
 """vidkit: turn a still picture into a short video on your own machine, from a notebook.
 
-`vidkit.generate(params)` makes a clip; `vidkit.GenerationParams` is a request; `vidkit.measure(clip)` tells how much
-moves in it. Names are loaded on first use: importing
-vidkit loads neither torch nor Jupyter.
+`vidkit.generate(params)` makes a clip; `vidkit.GenerationParams` is a request; `vidkit.plan(params)` tells beforehand
+what memory it needs and how it would run; `vidkit.measure(clip)` tells how much moves in it. Names are loaded on first
+use: importing vidkit loads neither torch nor Jupyter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidkit.metrics import measure
     from vidkit.panel.control_panel import ControlPanel
     from vidkit.params import GenerationParams
+    from vidkit.planned_request import PlannedRequest, plan
     from vidkit.progress import CancelToken, Progress
     from vidkit.record import show
 
@@ -30,11 +31,13 @@ _HOMES = {
     "GenerationParams": "params",
     "GenerationResult": "generation",
     "InputError": "errors",
+    "PlannedRequest": "planned_request",
     "Progress": "progress",
     "SetupError": "errors",
     "VidkitError": "errors",
     "generate": "generation",
     "measure": "metrics",
+    "plan": "planned_request",
     "show": "record",
 }
 
@@ -47,11 +50,13 @@ __all__ = [
     "GenerationParams",
     "GenerationResult",
     "InputError",
+    "PlannedRequest",
     "Progress",
     "SetupError",
     "VidkitError",
     "generate",
     "measure",
+    "plan",
     "show",
 ]
 

@@ -1,40 +1,54 @@
-"""Which device computes, how a pipeline is placed on it, and what its failures mean."""
+"""Which device computes, and how a request runs there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal
 
-from vidkit.errors import CriticalError, GenerationError, InputError, Remedy, SetupError
+from pydantic.alias_generators import to_camel
+
+from vidkit.errors import InputError, SetupError
 from vidkit.params import GenerationParams
 
 GIB: Final = 2**30
 
-Result = TypeVar("Result")
-
-#: free device memory (GiB) from which all of a full-size model stays resident: weights (SVD 4.2 GiB in fp16) and the
-#: activations of 25 frames of 1024x576 (measured peak 12.0 allocated, 19.2 reserved); else model by model
-RESIDENT_FROM: Final = 20.0
-
-#: the others: CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, cuDNN 9's ..._DEVICE_ALLOCATION_FAILED
-OUT_OF_MEMORY: Final = ("out of memory", "ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
-OUT_OF_HOST_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory", "HOST_ALLOCATION_FAILED")
-DRIVER: Final = ("CUDA error", "device-side assert", "CUDA driver", "NVML", "an illegal memory access")
+#: what waits in the host's memory: nothing; all parts of the pipeline but the one that computes; those too, and of the
+#: UNet all layers but the one that computes
+Offload = Literal["none", "model", "layers"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and how a request runs. offload: "none", or "model" (one part of the pipeline on the device at a time)."""
+    """Where and how a request runs. All but `changes` is exact: the frames are the same up to rounding.
+
+    halves: the two halves of guidance are computed one after the other, not in one batch.
+    slices: layers work on slices of frames or of pixels, one after the other.
+    host_skips: the UNet's skip connections wait in the host's memory.
+    vae_float32: the autoencoder computes in single precision.
+    changes: parameters of the request that the plan changes, by snake_case name, with their values.
+    """
 
     device: str
     dtype: str
-    offload: str
+    offload: Offload = "none"
     speed: str = "exact"
+    halves: bool = False
+    slices: bool = False
+    host_skips: bool = False
+    vae_float32: bool = False
+    changes: tuple[tuple[str, int], ...] = ()
 
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
+    def applied(self, params: GenerationParams) -> GenerationParams:
+        """The request with the plan's changes."""
+        return params.replace(**dict(self.changes)) if self.changes else params
+
+    def to_json(self) -> dict[str, Any]:
+        """For a record: camelCase keys, of the measures those that are taken."""
+        found = {to_camel(name): value for name, value in asdict(self).items() if value not in (False, ())}
+        return found | ({"changes": {to_camel(name): value for name, value in self.changes}} if self.changes else {})
 
 
 def chosen_device() -> str:
@@ -58,20 +72,9 @@ def chosen_device() -> str:
     return "cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
-def make_plan() -> Plan:
-    """The plan for this machine as it is now: CUDA in half precision, else the CPU in full.
-
-    Memory that this process holds counts as free: its models are used again, or dropped first.
-
-    Raises:
-        InputError, SetupError: as `chosen_device`.
-    """
-    import torch
-
-    if chosen_device() == "cpu":
-        return Plan("cpu", "float32", "none")
-    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-    return Plan("cuda", "float16", "none" if free / GIB >= RESIDENT_FROM else "model")
+def plain_plan(device: str, *, vae_float32: bool = False) -> Plan:
+    """The plan without any measure: half precision on a GPU, full precision on a CPU."""
+    return Plan(device, "float32" if device == "cpu" else "float16", vae_float32=vae_float32)
 
 
 def device_identity(device: str) -> str | None:
@@ -111,20 +114,21 @@ def give_back_spare_memory() -> None:
     torch.cuda.empty_cache()  # does nothing without CUDA
 
 
-def place(pipe: Any, plan: Plan) -> None:
-    pipe.set_progress_bar_config(disable=True)
-    if plan.offload == "model":
-        pipe.enable_model_cpu_offload()
-    else:
-        pipe.to(plan.device)
-
-
-def restore(pipe: Any, plan: Plan) -> None:
-    """After a failed or stopped call: diffusers' pipelines leave hooks attached and the VAE in another precision."""
+@contextmanager
+def capped_memory(device: str, limit: int | None) -> Iterator[None]:
+    """Of the GPU's memory torch takes no more than `limit` bytes here, out of memory beyond. None: as it was set."""
+    if limit is None or device != "cuda":
+        yield
+        return
     import torch
 
-    pipe.maybe_free_model_hooks()
-    pipe.vae.to(dtype=getattr(torch, plan.dtype))
+    before = torch.cuda.get_per_process_memory_fraction()
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction(min(limit / total, before))
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before)
 
 
 def reset_peak_memory(plan: Plan) -> None:
@@ -139,54 +143,3 @@ def peak_memory(plan: Plan) -> float:
     import torch
 
     return round(torch.cuda.max_memory_allocated() / GIB, 2) if plan.device == "cuda" else 0.0
-
-
-def typed_failures(params: GenerationParams, work: Callable[[], Result]) -> Result:
-    """Do the work; turn torch's failures into typed errors. Anything not recognised passes through unchanged."""
-    try:
-        return work()
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        typed = typed_failure(error, params)
-        if typed is None:
-            raise
-    # Outside of `except`, and why this is no context manager: within it the new error would keep the first as its
-    # context, and with it the traceback, its frames and their tensors.
-    raise typed
-
-
-def typed_failure(error: BaseException, params: GenerationParams) -> GenerationError | CriticalError | None:
-    text = str(error)
-    if isinstance(error, MemoryError) or any(mark in text for mark in OUT_OF_HOST_MEMORY):
-        return GenerationError("out_of_host_memory", memory_message(params), smaller_requests(params))
-    if any(mark in text for mark in OUT_OF_MEMORY):
-        return GenerationError(
-            "out_of_memory", memory_message(params), [*smaller_requests(params), "Close other GPU applications"]
-        )
-    if any(mark in text for mark in DRIVER):
-        return CriticalError(
-            "gpu_driver", f"The GPU or its driver failed: {text.splitlines()[0]}", ["Restart vidkit, then the machine"]
-        )
-    return None
-
-
-def memory_message(params: GenerationParams) -> str:
-    return (
-        f"{params.num_frames} frames of {params.width}x{params.height} did not fit into memory. "
-        "Try reducing decode_chunk_size or num_frames."
-    )
-
-
-def smaller_requests(params: GenerationParams) -> list[str]:
-    """Concrete requests that need less memory than this one."""
-    suggestions: list[str] = []
-    if params.decode_chunk_size > 1:
-        chunk = params.decode_chunk_size // 2
-        suggestions.append(Remedy(f"Set decode_chunk_size to {chunk}", decode_chunk_size=chunk))
-    frames, width, height = params.num_frames or 2, params.width or 64, params.height or 64
-    if frames > 4:
-        fewer = frames * 2 // 3
-        suggestions.append(Remedy(f"Reduce num_frames to {fewer}", num_frames=fewer))
-    if min(width, height) > 256:
-        width, height = width * 3 // 4 // 64 * 64, height * 3 // 4 // 64 * 64
-        suggestions.append(Remedy(f"Reduce the size to {width}x{height}", width=width, height=height))
-    return suggestions

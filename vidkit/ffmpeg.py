@@ -15,7 +15,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
@@ -201,6 +200,8 @@ def _run(arguments: list[str], stdin: bytes = b"") -> subprocess.CompletedProces
     Raises:
         SetupError: `missing_dependency`.
     """
+    import imageio_ffmpeg  # looks for its binary, which only a clip to write or to read needs
+
     try:
         process = subprocess.Popen(
             [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", *arguments],

@@ -13,39 +13,39 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from vidkit.attempts import until_done
+from vidkit.computing import Computation, Job, Stopwatch
 from vidkit.device import (
     Plan,
+    capped_memory,
     chosen_device,
     device_identity,
     device_label,
     peak_memory,
     reset_peak_memory,
-    restore,
-    typed_failures,
 )
 from vidkit.device_lock import DeviceLock
 from vidkit.display import clip_html
 from vidkit.images import fit_image
+from vidkit.limits import check_disk
+from vidkit.memory.planning import Planned
 from vidkit.memory.sharing import plan_with_room
 from vidkit.models.files.content_hash import hash_model
 from vidkit.models.loras import check_different
-from vidkit.params import GenerationParams, OutputFormat
-from vidkit.pipelines.family import Family, Models
-from vidkit.pipelines.preview import previewed
-from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
-from vidkit.progress import CancelToken, OnPreview, OnProgress, Reporter
+from vidkit.params import GenerationParams
+from vidkit.placement import allow_growing_segments
+from vidkit.progress import COMPUTED, COMPUTING, CancelToken, OnPreview, OnProgress, Reporter
 from vidkit.record import AI_GENERATED, file_identity, identities_of, load_picture, make_record, write_clip_sidecar
 from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
-from vidkit.video import check_frames, check_target, sidecar_path, write_video
+from vidkit.time_limit import TimeLimit
+from vidkit.video import check_target, sidecar_path, write_video
 from vidkit.warm import WarmModels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
-    import torch
-    from PIL import Image
 
 #: of the JSON that a result leaves in a notebook: its metadata, its record and the clip's file name
 RESULT_MIMETYPE: Final = "application/vnd.vidkit.result+json"
@@ -86,57 +86,6 @@ class GenerationResult:
         return {"status": "success", "output": str(self.output), "metadata": self.metadata}
 
 
-class Stopwatch:
-    """Seconds by phase of one generation: load, encode, denoise, decode, write. What is in no phase is in the total.
-
-    Waiting for other processes is the phase "wait", where there was any, and not in the total.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._started = self._since = time.monotonic()
-
-    def begin(self) -> None:
-        """The next phase begins now."""
-        self._since = time.monotonic()
-
-    def end(self, phase: str, plan: Plan | None = None) -> None:
-        """A phase ends, and the next begins. plan: where it ran; a GPU is waited for, which works on by itself."""
-        if plan is not None and plan.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-        now = time.monotonic()
-        self.seconds[phase] = now - self._since
-        self._since = now
-
-    def waited(self, began: float) -> None:
-        """From `began` (monotonic) until now others had the device."""
-        seconds = time.monotonic() - began
-        if seconds > 0.05:
-            self.seconds["wait"] = seconds
-            self._started += seconds
-            self._since += seconds
-
-    def total(self) -> float:
-        return time.monotonic() - self._started
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request with everything it needs at hand: resolved, its seed drawn, models found, pictures fitted."""
-
-    params: GenerationParams
-    family: Family
-    models: Models
-    hashes: Mapping[str, str]
-    pictures: Sequence[Image.Image]
-    identities: Sequence[Mapping[str, str]]
-    target: Path
-    output_format: OutputFormat
-    notes: Sequence[str]
-
-
 def generate(
     params: GenerationParams | Mapping[str, Any],
     *,
@@ -166,7 +115,7 @@ def generate(
         job = prepare(request, load_settings(), reporter)
         frames, plan, notes = compute(job, reporter, stopwatch, on_preview)
         record = record_of(job, plan, notes)
-        reporter.tell(95, "Encoding video...")
+        reporter.tell(COMPUTED, "Encoding video...")
         write(job, frames, record)
         with removed_on_failure(job.target):
             reporter.tell(96, "Writing the settings...")
@@ -198,6 +147,7 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     ]
     target = Path(params.output_path).expanduser().absolute() if params.output_path else dated(settings, params)
     check_target(target, overwrite=params.overwrite)
+    check_disk(params, target, settings.limits, len(pictures))
     reporter.tell(2, "Checking the models...")
     hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in found.models.items()}
     check_different(params, hashes)
@@ -210,6 +160,7 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
         identities=[file_identity(path) for path in found.pictures],
         target=target,
         output_format=found.output_format,
+        limits=settings.limits,
         notes=found.notes,
     )
 
@@ -231,50 +182,52 @@ def compute(
 ) -> tuple[npt.NDArray[np.uint8], Plan, list[str]]:
     """Load, denoise, decode: frames `(frames, height, width, 3)` uint8, the plan executed, notes."""
     stopwatch = stopwatch or Stopwatch()
-
-    def work(pipe: Any, plan: Plan) -> tuple[torch.Tensor, list[str]]:
-        reporter.tell(15, "Processing image...")
-        with restored_on_failure(pipe, plan):
-            latents, notes = denoise(job, pipe, reporter, lambda: stopwatch.end("encode", plan), on_preview)
-            stopwatch.end("denoise", plan)
-            return decode(job, pipe, latents, reporter), notes
-
-    (pixels, notes), plan = on_the_device(job, reporter, stopwatch, work)
-    frames = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    check_frames(frames, job.pictures[0])
-    levels = (frames * 255).round().astype(np.uint8)
-    stopwatch.end("decode")
-    return levels, plan, notes
+    computation = Computation(job, reporter, stopwatch, on_preview)
+    (frames, notes), planned, attempts = on_the_device(computation, computation.frames)
+    return frames, planned.plan, [*notes, *planned.notes, *attempts]
 
 
 def on_the_device(
-    job: Job, reporter: Reporter, stopwatch: Stopwatch, work: Callable[[Any, Plan], Result], *, ahead: bool = False
-) -> tuple[Result, Plan]:
-    """Wait for the device, load the request's pipeline unless it is warm, and work with it; also the plan executed.
+    computation: Computation, work: Callable[[Any, Plan], Result], *, ahead: bool = False
+) -> tuple[Result, Planned, list[str]]:
+    """Wait for the device, load the request's pipeline unless it is warm, and work with it.
+
+    Also the plan with which it was done, and a note for each attempt that failed.
 
     ahead: nobody waits for it, so no other process gives up its models for it; raises GenerationError `out_of_memory`.
     """
+    job, reporter, stopwatch = computation.job, computation.reporter, computation.stopwatch
     stopwatch.begin()
     reporter.tell(5, "Loading libraries...")
     import torch
 
-    def load_and_work() -> Result:
-        reporter.tell(10, "Loading model...")
-        pipe = _warm.pipeline(job, plan, reporter.loading)
-        stopwatch.end("load", plan)
-        return work(pipe, plan)
+    allow_growing_segments()
+
+    def attempt(planned: Planned) -> Result:
+        computation.begin("load")
+        stopwatch.begin()
+        reporter.tell(COMPUTING, "Loading model...")
+        pipe = _warm.pipeline(job, planned.plan, reporter.loading)
+        stopwatch.end("load", planned.plan)
+        return work(pipe, planned.plan)
 
     device, waiting_since = chosen_device(), time.monotonic()
     doing = "loading models" if ahead else "making a clip"
     with _device.turn(device_identity(device), device_label(device), doing, reporter.waiting):
-        plan = plan_with_room(job.params, job.models, _device, reporter.waiting, ahead=ahead)
+        planned = plan_with_room(
+            job.params, job.models, _device, reporter.waiting, kept_on_host=_warm.kept_on_host, ahead=ahead
+        )
         stopwatch.waited(waiting_since)
-        reset_peak_memory(plan)
+        reset_peak_memory(planned.plan)
         # Building modules and some pipelines draw from torch's own generators, which are the caller's. The devices are
         # named because torch warns when it finds several itself.
-        devices = range(torch.cuda.device_count()) if plan.device == "cuda" else ()
-        with torch.random.fork_rng(devices):
-            return typed_failures(job.params, load_and_work), plan
+        devices = range(torch.cuda.device_count()) if device == "cuda" else ()
+        with (
+            torch.random.fork_rng(devices),
+            capped_memory(device, job.limits.memory_bytes),
+            reporter.limited(TimeLimit(job.limits.time, planned.plan.applied(job.params))),
+        ):
+            return until_done(planned, attempt, lambda: computation.phase)
 
 
 def preload(
@@ -292,7 +245,7 @@ def preload(
     with turn(reporter):
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
-        on_the_device(job, reporter, Stopwatch(), lambda pipe, plan: None, ahead=True)
+        on_the_device(Computation(job, reporter, Stopwatch(), None), lambda pipe, plan: None, ahead=True)
         reporter.done()
 
 
@@ -307,66 +260,14 @@ def loaded_models() -> list[str]:
     return _warm.names
 
 
+def kept_on_host() -> int:
+    """Bytes of the host's memory that loaded models take."""
+    return _warm.kept_on_host
+
+
 def last_pipeline() -> Any:
     """The diffusers pipeline of the last request, as long as it is loaded; None else."""
     return _warm.last_pipeline
-
-
-@contextmanager
-def restored_on_failure(pipe: Any, plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        restore(pipe, plan)
-        raise
-
-
-def denoise(
-    job: Job, pipe: Any, reporter: Reporter, on_encoded: Callable[[], None], on_preview: OnPreview | None = None
-) -> tuple[torch.Tensor, list[str]]:
-    """Latents `(1, frames, channels, height, width)` and notes; progress and cancel at each layer of the UNet.
-
-    on_encoded: called once, as the first denoising step begins: pictures and text are encoded then.
-    """
-    done, steps = 0, job.family.steps(pipe, job.params, job.models)
-    begun = False
-
-    def on_step() -> None:
-        nonlocal done
-        done += 1
-        reporter.step(done, steps)
-
-    def on_layer(share: float) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            on_encoded()
-        reporter.step(done + share, steps)
-
-    with (
-        previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),
-        watched(denoiser_layers(pipe), on_layer),
-        # the pictures; between windows, frames too
-        watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),
-    ):
-        return job.family.denoise(pipe, job.params, job.models, job.pictures, on_step)
-
-
-def decode(job: Job, pipe: Any, latents: torch.Tensor, reporter: Reporter) -> torch.Tensor:
-    """Pixels `(frames, 3, height, width)` in [-1, 1] on the CPU, decodeChunkSize frames at a time."""
-    import torch
-
-    chunk, frames = job.params.decode_chunk_size, latents.shape[1]
-    parts: list[torch.Tensor] = []
-
-    def on_block(share: float) -> None:
-        reporter.decoded(min(chunk * (len(parts) + share), frames), frames)
-
-    with torch.no_grad(), watched(decoder_blocks(pipe.vae), on_block):
-        for start in range(0, frames, chunk):
-            parts.append(job.family.decode(pipe, latents[:, start : start + chunk]).float().cpu())
-    pipe.maybe_free_model_hooks()
-    return torch.cat(parts)
 
 
 def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
@@ -412,7 +313,7 @@ def removed_on_failure(clip: Path) -> Iterator[None]:
 
 def metadata_of(job: Job, plan: Plan, notes: Sequence[str], stopwatch: Stopwatch) -> dict[str, Any]:
     """The `metadata` of the success response: the specification's keys, then ours."""
-    params, base, seconds = job.params, job.models["base_model"], stopwatch.total()
+    params, base, seconds = plan.applied(job.params), job.models["base_model"], stopwatch.total()
     return {
         "pipeline": params.pipeline,
         "model": base.name,

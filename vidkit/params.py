@@ -102,6 +102,15 @@ class GenerationParams(BaseModel):
     num_frames: int | None = parameter(
         None, "Length of the clip.", title="Frames", group="size", unit="frames", ge=2, le=1024
     )
+    window_frames: int | None = parameter(
+        None,
+        "Frames that the model sees at once; a longer clip is made in sliding windows. Not given: as many as it holds.",
+        title="Window",
+        group="more",
+        unit="frames",
+        ge=2,
+        le=1024,
+    )
     fps: int = parameter(
         8,
         "Playback rate; for svd also a condition of the motion.",
@@ -165,6 +174,12 @@ class GenerationParams(BaseModel):
         unit="frames",
         ge=1,
         le=1024,
+    )
+    allow_changes: bool = parameter(
+        False,
+        "Where nothing else fits into memory, change the clip rather than refuse it: fewer frames decoded at once, "
+        "windows, a smaller size, fewer frames.",
+        group="quality",
     )
     speed: Speed = parameter(
         "exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.", group="quality"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import Cancelled
+from vidkit.time_limit import Phase, TimeLimit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,17 +63,24 @@ class CancelToken:
             raise Cancelled()
 
 
+#: percent from which on a request has the device and computes; before, it may be waiting for others
+COMPUTING: Final = 10
+
+#: percent at which all frames are computed
+COMPUTED: Final = 95
+
+
 class Reporter:
-    """Tells one request's listener how far it is, and stops it when its token is set.
+    """Tells one request's listener how far it is, and stops it when its token is set or its time is up.
 
     The bar's shares: checking to 5 %, loading to 20 %, denoising to 85 %, decoding to 95 %, encoding to 100 %: no two
     events are more than 5 % apart. An event that would not move the bar is left out, so a listener gets at most about
     a hundred.
     """
 
-    LOADING = (10, 14.9)
+    LOADING = (COMPUTING, 14.9)
     DENOISING = (20, 85)
-    DECODING = (85, 95)
+    DECODING = (85, COMPUTED)
 
     def __init__(
         self, on_progress: OnProgress | None, cancel: CancelToken | None, *, loading_to: float | None = None
@@ -83,13 +92,32 @@ class Reporter:
         self._highest = -1
         self._waiting = ""
         self._started: float | None = None
+        self._limit: TimeLimit | None = None
 
     def check(self) -> None:
         """Raises:
         Cancelled: when the token has been set.
+        GenerationError: `timeout`.
         """
         if self._cancel is not None:
             self._cancel.check()
+        if self._limit is not None:
+            self._limit.check()
+
+    @contextmanager
+    def limited(self, limit: TimeLimit) -> Iterator[None]:
+        """What is done here has to be done in time."""
+        self._limit = limit
+        try:
+            yield
+        finally:
+            self._limit = None
+
+    def begin(self, phase: Phase) -> None:
+        """A phase of computing begins, or begins again after a failed attempt."""
+        self._started = None
+        if self._limit is not None:
+            self._limit.at(phase)
 
     def done(self) -> None:
         """The clip stands under its name: too late to stop, so the token is not asked any more."""
@@ -131,6 +159,8 @@ class Reporter:
     def step(self, done: float, steps: int) -> None:
         """While denoising: `done` steps (a fraction inside a step) of `steps`."""
         low, high = self.DENOISING
+        if self._limit is not None:
+            self._limit.at("denoise", done / steps)
         now = time.monotonic()
         if self._started is None:
             self._started = now
@@ -142,4 +172,6 @@ class Reporter:
     def decoded(self, done: float, frames: int) -> None:
         """While decoding: `done` frames (a fraction inside a chunk) of `frames`."""
         low, high = self.DECODING
+        if self._limit is not None:
+            self._limit.at("decode", done / frames)
         self.tell(low + (high - low) * done / frames, f"Decoding frame {int(done)}/{frames}...")

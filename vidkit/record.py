@@ -103,6 +103,10 @@ def names_of_models(
     return {**names, LORAS: loras_text(loras)} if loras else names
 
 
+#: parameters that came later than the keys of clips: with these values a clip keeps the key it had
+ADDED: Final = (("windowFrames", None), ("allowChanges", False))
+
+
 def content_of(
     params: GenerationParams, *, models: Mapping[str, Mapping[str, str]], pictures: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def key_of(record: Mapping[str, Any]) -> str:
     loras = sorted([model["sha256"], model["weight"]] for model in models.values() if "weight" in model)
     content = {
         "resultsVersion": record["resultsVersion"],
-        "request": record["request"],
+        "request": {name: value for name, value in record["request"].items() if (name, value) not in ADDED},
         "models": {**hashes, LORAS: loras} if loras else hashes,
         "pictures": [
             {kind: sha256 for kind, sha256 in picture.items() if kind != "name"} for picture in record["pictures"]
@@ -227,6 +231,7 @@ def remade(record: Mapping[str, Any], clip: Path) -> dict[str, Any]:
         # outside the models folder, or another model there has its name by now
         return str(remembered(model["sha256"], settings) or model["name"])
 
+    request |= record.get("plan", {}).get("changes", {})  # what was computed, whatever was asked for
     request |= names_of_models(record["models"], place)
     request["imagePath"] = str(clip)
     if len(record["pictures"]) > 1:

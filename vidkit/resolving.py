@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidkit.errors import InputError, Remedy
+from vidkit.limits import check_request
 from vidkit.models.locate import picture_path
 from vidkit.models.loras import is_lora
 from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
@@ -38,12 +39,13 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
     models: those of the request, if they have been found already.
 
     Raises:
-        InputError: what the models do not take.
+        InputError: what the models do not take; `over_limit`, more than the user's settings let a request take.
         SetupError: a model that is not there, or is another kind of model.
     """
     family = FAMILIES[request.pipeline]
     models = models or family.models(request, settings)
     params, notes = resolve(request, family.limits(request, models))
+    check_request(params, settings.limits)
     for name, model in models.items():
         if not is_lora(name) and getattr(request, name) is None:
             notes.append(f"No {wire_name(name)} was given: {model.name} was used.")

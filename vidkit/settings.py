@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from vidkit.errors import SetupError
 from vidkit.files import written_whole
+from vidkit.limits import ResourceLimits, read_limits
 from vidkit.paths import normalize_path
 
 
@@ -29,10 +30,14 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """default_models: the model a family uses when a request names none, by family; panel: what the panel keeps."""
+    """default_models: the model a family uses when a request names none, by family; panel: what the panel keeps.
+
+    limits: how much a request may take of this machine.
+    """
 
     default_models: Mapping[str, str] = field(default_factory=dict)
     panel: Mapping[str, Any] = field(default_factory=dict)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
 
     @property
     def models(self) -> Path:
@@ -62,15 +67,21 @@ def load_settings() -> Settings:
     """Settings from config.json, whose absence is fine.
 
     Raises:
-        SetupError: `invalid_config`, when the file is not a JSON object of the known shape; it is left as it is.
+        SetupError: `invalid_config`, when the file is not a JSON object of the known shape (it is left as it is), or
+            a limit in the environment is no number.
     """
     content = read_config()
-    models, panel = content.get("defaultModels", {}), content.get("panel", {})
+    models, panel, limits = (content.get(key, {}) for key in ("defaultModels", "panel", "limits"))
     if not isinstance(models, dict) or not all(isinstance(value, str) for value in models.values()):
         raise invalid_config(config_path(), 'expected {"defaultModels": {"svd": "NAME OR PATH"}}')
     if not isinstance(panel, dict):
         raise invalid_config(config_path(), f"panel is {panel!r}, not a JSON object")
-    return Settings(default_models=models, panel=panel)
+    if not isinstance(limits, dict):
+        raise invalid_config(config_path(), f"limits is {limits!r}, not a JSON object")
+    try:
+        return Settings(models, panel, read_limits(limits))
+    except ValueError as error:
+        raise invalid_config(config_path(), str(error)) from error
 
 
 def settings_or_defaults() -> Settings:

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.errors import Cancelled, CriticalError, VidkitError
+from vidkit.errors import Cancelled, CriticalError, GenerationError, VidkitError
 from vidkit.files import partial_files
-from vidkit.settings import load_settings
+from vidkit.limits import how_to_raise
+from vidkit.progress import COMPUTED, COMPUTING
+from vidkit.settings import load_settings, settings_or_defaults
 
 #: seconds a worker has to stop by itself; the protocol promises an answer within 5
 GRACE: Final = 3.5
+
+#: seconds after the time limit that a worker has to stop by itself: it looks at each layer, and some take long on a CPU
+OVERTIME: Final = 60.0
 
 #: nothing at run time goes to the network, and nobody is told
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
@@ -33,7 +38,9 @@ OnEvent = Callable[[dict[str, Any]], None]
 class Supervisor:
     """One worker, started when first needed and again when it died; requests one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, overtime: float = OVERTIME) -> None:
+        """overtime: seconds after the time limit at which a worker is ended that does not stop by itself."""
+        self._overtime = overtime
         self._worker: subprocess.Popen[str] | None = None
         self._relay: threading.Thread | None = None
         self.cancelled = False
@@ -47,6 +54,7 @@ class Supervisor:
         if self.cancelled:
             return answer(Cancelled())
         worker = self._running(on_event)
+        watch = Watch(worker, settings_or_defaults().limits.time, self._overtime)
         try:
             self._send({"request": dict(request)})
             if self.cancelled:  # by a signal that came before there was a worker to tell
@@ -54,10 +62,13 @@ class Supervisor:
             for event in events(worker):
                 if "response" in event:
                     return event["response"], event["exitCode"]
+                watch.see(event)
                 on_event(event.get("progress", event))
         except BrokenPipeError:
             pass  # it died before it read the request; its exit says how
-        return self._post_mortem(worker, request)
+        finally:
+            watch.stop()
+        return self._post_mortem(worker, request, watch)
 
     def cancel(self) -> None:
         """Ask the worker to stop; end it when it does not. Safe in a signal handler."""
@@ -108,7 +119,9 @@ class Supervisor:
             worker.stdin.write(json.dumps(message) + "\n")
             worker.stdin.flush()
 
-    def _post_mortem(self, worker: subprocess.Popen[str], request: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    def _post_mortem(
+        self, worker: subprocess.Popen[str], request: Mapping[str, Any], watch: Watch
+    ) -> tuple[dict[str, Any], int]:
         """The worker ended without an answer: remove what it left half-made, and say why."""
         status = worker.wait()
         self._worker = None
@@ -119,6 +132,8 @@ class Supervisor:
                 part.unlink()
         if self.cancelled:
             return answer(Cancelled())
+        if watch.has_ended_it:
+            return answer(hung(watch.limit))
         return answer(
             CriticalError(
                 "process_killed",
@@ -129,6 +144,41 @@ class Supervisor:
                 ],
             )
         )
+
+
+class Watch:
+    """Ends a worker that neither answers nor stops in time.
+
+    limit: seconds from when it has the device, 0 for none; once all frames are computed, it has as long again to write
+    them. overtime: seconds beyond.
+    """
+
+    def __init__(self, worker: subprocess.Popen[str], limit: float | None, overtime: float) -> None:
+        self.limit = limit or 0.0
+        self._worker = worker
+        self._overtime = overtime
+        self._stages = [COMPUTING, COMPUTED]
+        self._timer: threading.Timer | None = None
+        self.has_ended_it = False
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """An event of the worker's: its progress tells what it is at."""
+        percent = event.get("progress", {}).get("progress", 0)
+        if not self.limit or not self._stages or percent < self._stages[0]:
+            return
+        self._stages = [stage for stage in self._stages if stage > percent]
+        self.stop()
+        self._timer = threading.Timer(self.limit + self._overtime, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self.has_ended_it = True
+        self._worker.kill()
 
 
 def events(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
@@ -153,6 +203,14 @@ def relay(worker: subprocess.Popen[str], on_event: OnEvent) -> None:
 
 def answer(error: VidkitError) -> tuple[dict[str, Any], int]:
     return error.to_json(), error.exit_code
+
+
+def hung(limit: float) -> GenerationError:
+    return GenerationError(
+        "timeout",
+        f"The clip was not done within the limit of {limit:g} s, and the process did not stop by itself: it was ended.",
+        ["Try fewer steps, fewer frames or a smaller size", how_to_raise("time")],
+    )
 
 
 def how(status: int) -> str:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from safetensors import SafetensorError
 
-from vidkit.device import Plan, give_back_spare_memory, memory_held, place, typed_failure
+from vidkit.device import Plan, give_back_spare_memory, memory_held
 from vidkit.errors import SetupError
+from vidkit.failures import typed_failure
 from vidkit.libraries import quiet
 from vidkit.memory import room_beside
 from vidkit.models.loading.components import Part, load_parts
 from vidkit.models.loading.reading import OnRead
-from vidkit.models.loading.warm import WarmComponents
+from vidkit.models.loading.tensors import move
+from vidkit.models.loading.warm import WarmComponents, give_back
 from vidkit.models.loras import is_lora
 from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.loras import apply_loras, forget_loras, remove_loras
+from vidkit.placement import place, release, resting_place, the_device
 
 logger = logging.getLogger("vidkit")
 
@@ -53,6 +57,7 @@ class WarmModels:
         self._components = WarmComponents()
         self._key: Hashable = None
         self._pipe: Any = None
+        self._plan: Plan | None = None  # with which the pipeline is placed
 
     @property
     def last_pipeline(self) -> Any:
@@ -67,27 +72,42 @@ class WarmModels:
     def pipeline(self, job: Job, plan: Plan, on_read: OnRead = lambda done, total: None) -> Any:
         """The request's pipeline: the last one, or put together of what is loaded and of what is read now.
 
+        With another plan, loaded components go to another place, and are not read again.
+
         Raises:
             SetupError: `invalid_model`; nothing of what was loaded before is lost then, but what made room.
         """
+        plan = replace(plan, changes=())  # of the request, not of the pipeline
         parts = job.family.parts(job.params, job.models)
         keys = component_keys(job, plan, parts)
-        key = (pipeline_key(job, plan), *keys.values())
+        key = (pipeline_key(job), *keys.values())
         if self._key != key:
             self._retire()  # before room is made: it holds on to its components
+        elif self._plan != plan:
+            self._release()
         rooms = typed_loading(job, lambda: room_beside(job.params, job.models, plan, self._components.size))
-        for where, room in rooms.items():
-            self._components.make_room(where, room, keys.values())
+        self._components.make_room(rooms, keys.values())
         components = self._components.found(keys)
-        if self._key != key:
-            missing = {name: part for name, part in parts.items() if name not in components}
-            read = loaded(job, plan, missing, on_read)
-            for name, component in read.items():
-                self._components.keep(keys[name], component, resting_place(plan), parts[name].model.name)
-            self._pipe = assembled(job, plan, components | read)
-            self._key = key
+        if self._plan is None:
+            device = the_device(resting_place(plan))
+            moved = [move(component, device) for component in components.values()]
+            if any(moved):
+                give_back()
+            if self._pipe is None:
+                missing = {name: part for name, part in parts.items() if name not in components}
+                read = loaded(job, plan, missing, on_read)
+                for name, component in read.items():
+                    self._components.keep(keys[name], component, parts[name].model.name)
+                self._pipe, self._key = assembled(job, components | read), key
+            place(self._pipe, plan)
+            self._plan = plan
         apply_loras(self._pipe, job.params, job.models, job.hashes)
         return self._pipe
+
+    @property
+    def kept_on_host(self) -> int:
+        """Bytes of the host's memory that loaded components take, which a request uses again or drops first."""
+        return self._components.size("cpu")
 
     def held(self) -> int | None:
         if not self._components:
@@ -105,18 +125,24 @@ class WarmModels:
 
     def _retire(self) -> None:
         """Let go of the last pipeline. Its components may stay; they are left as they were loaded."""
-        pipe, self._key, self._pipe = self._pipe, None, None
-        if pipe is not None:
-            remove_loras(pipe)
-            pipe.remove_all_hooks()
+        if self._pipe is not None:
+            self._release()
+        self._key, self._pipe = None, None
+
+    def _release(self) -> None:
+        release(self._pipe)
+        remove_loras(self._pipe)  # the weights that their sums stand for go where the others go
+        self._plan = None
 
 
 def fresh_pipeline(job: Job, plan: Plan) -> Any:
     """The request's pipeline, all of it read from disk and nothing of it kept."""
-    return assembled(job, plan, loaded(job, plan, job.family.parts(job.params, job.models)))
+    pipe = assembled(job, loaded(job, plan, job.family.parts(job.params, job.models)))
+    place(pipe, plan)
+    return pipe
 
 
-def pipeline_key(job: Job, plan: Plan) -> Hashable:
+def pipeline_key(job: Job) -> Hashable:
     """What a pipeline depends on beside its components.
 
     The conditioning decides its class, and what of a PIA adapter is used; the scheduler is the base model's, or what
@@ -125,21 +151,13 @@ def pipeline_key(job: Job, plan: Plan) -> Hashable:
     models = sorted((name, sha256) for name, sha256 in job.hashes.items() if not is_lora(name))
     base = job.models["base_model"]
     around = str(base.configs) if base.path.is_file() else ""
-    return (job.params.pipeline, job.params.conditioning, *models, around, plan.device, plan.dtype, plan.offload)
+    return (job.params.pipeline, job.params.conditioning, *models, around)
 
 
 def component_keys(job: Job, plan: Plan, parts: Mapping[str, Part]) -> dict[str, Hashable]:
     """What each component depends on: its model's content, and in one file the configuration that lies elsewhere."""
     hashes = {model.path: job.hashes[name] for name, model in job.models.items()}
-    return {
-        name: (hashes[part.model.path], part.name, part.elsewhere(), resting_place(plan), plan.dtype)
-        for name, part in parts.items()
-    }
-
-
-def resting_place(plan: Plan) -> str:
-    """Where components are while they don't compute."""
-    return "cpu" if plan.offload == "model" else plan.device
+    return {name: (hashes[part.model.path], part.name, part.elsewhere(), plan.dtype) for name, part in parts.items()}
 
 
 def loaded(
@@ -152,11 +170,9 @@ def loaded(
     return typed_loading(job, lambda: load_parts(parts, resting_place(plan), plan.dtype, on_read))
 
 
-def assembled(job: Job, plan: Plan, components: Mapping[str, Any]) -> Any:
-    """A pipeline of loaded components, where it is to run."""
-    pipe = typed_loading(job, lambda: job.family.assemble(job.params, job.models, components))
-    place(pipe, plan)
-    return pipe
+def assembled(job: Job, components: Mapping[str, Any]) -> Any:
+    """A pipeline of loaded components, which are in one place."""
+    return typed_loading(job, lambda: job.family.assemble(job.params, job.models, components))
 
 
 def typed_loading(job: Job, work: Callable[[], Result]) -> Result:

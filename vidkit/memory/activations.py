@@ -85,12 +85,9 @@ def spatio_temporal_transformer(peak: Peak, plane: Plane, held: int, channels: i
     peak.moment(held, contexts, (5 + (plane.videos > 1) + FEED_FORWARD) * plane.of(channels))
 
 
-def transformer(peak: Peak, plane: Plane, held: int, channels: int, windows: float = 0.0) -> None:
-    """Transformer2DModel, or a motion module: input of the block, sum so far, its norm, the attention's output.
-
-    windows: FreeNoise's, as a share of the frames, 0 without; of the last window two tensors are still there.
-    """
-    peak.moment(held, round((4 + FEED_FORWARD + 2 * windows) * plane.of(channels)))
+def transformer(peak: Peak, plane: Plane, held: int, channels: int) -> None:
+    """Transformer2DModel, or a motion module: input of the block, sum so far, its norm, the attention's output."""
+    peak.moment(held, (4 + FEED_FORWARD) * plane.of(channels))
 
 
 # --- the denoiser ---------------------------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ class Denoiser:
     """A UNet over videos, as its configs describe it.
 
     channels, layers, attentive: of each level from the outside in. temporal: SVD's blocks, else AnimateDiff's (motion).
-    context: values of the context for each pixel (SVD); windows: FreeNoise's share of the frames, 0 without.
+    context: values of the context for each pixel (SVD).
     """
 
     channels: Sequence[int]
@@ -109,10 +106,10 @@ class Denoiser:
     attentive: Sequence[bool]
     temporal: bool
     context: int = 0
-    windows: float = 0.0
+    in_channels: int = 4
 
     @classmethod
-    def of(cls, unet: Mapping[str, Any], windows: float = 0.0) -> Denoiser:
+    def of(cls, unet: Mapping[str, Any]) -> Denoiser:
         channels = [int(count) for count in unet["block_out_channels"]]
         layers = unet.get("layers_per_block", 2)
         kinds = [str(kind) for kind in unet["down_block_types"]]
@@ -124,7 +121,7 @@ class Denoiser:
             attentive=["CrossAttn" in kind for kind in kinds],
             temporal=temporal,
             context=max(context) if isinstance(context, list) else int(context),
-            windows=windows,
+            in_channels=int(unet.get("in_channels", 4)),
         )
 
     def planes(self, plane: Plane) -> list[Plane]:
@@ -157,7 +154,7 @@ class Denoiser:
         self._layers(peak, planes[-1], held + sum(map(sum, skips)), [(self.channels[-1],) * 2] * 2, attentive=True)
         for level in reversed(range(len(self.channels))):
             around = held + sum(map(sum, skips if kept_skips else skips[: level + 1])) + below
-            self._layers(peak, planes[level], around, list(self._up_channels(level)), attentive=self.attentive[level])
+            self._layers(peak, planes[level], around, list(self.up_channels(level)), attentive=self.attentive[level])
             if level:
                 below = self._upsample(peak, planes[level], planes[level - 1], around, self.channels[level])
         return peak.bytes
@@ -192,9 +189,9 @@ class Denoiser:
             elif attentive:
                 transformer(peak, plane, around, out)
             if not self.temporal:
-                transformer(peak, plane, around, out, self.windows)
+                transformer(peak, plane, around, out)
 
-    def _up_channels(self, level: int) -> Iterator[tuple[int, int]]:
+    def up_channels(self, level: int) -> Iterator[tuple[int, int]]:
         """Channels into (with the skip connection) and out of each layer of the up block of a level."""
         out = self.channels[level]
         below = self.channels[min(level + 1, len(self.channels) - 1)]

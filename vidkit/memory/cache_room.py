@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import psutil  # type: ignore[import-untyped]
-
 from vidkit.device import Plan
-from vidkit.memory.free import free_device_memory
-from vidkit.memory.prediction import TOLERANCE, Request
+from vidkit.memory.fitting import Room, with_tolerance
+from vidkit.memory.prediction import predict
 from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Models
 
@@ -21,17 +19,8 @@ def room_beside(params: GenerationParams, models: Models, plan: Plan, kept: Call
     Raises:
         SetupError: `invalid_model`, when a model's weights or configs cannot be read.
     """
-    request = Request(params, models, plan)
-    needed = round(request.prediction().peak * (1 + TOLERANCE))
-    if plan.device == "cpu":  # tensors are the same as on a GPU
-        return {"cpu": available() + kept("cpu") - needed}
-    free = free_device_memory()
-    rooms = {} if free is None else {"cuda": free - needed}
-    if plan.offload == "model":  # what does not run waits in the host's memory
-        rooms["cpu"] = available() + kept("cpu") - request.weights.all
-    return rooms
-
-
-def available() -> int:
-    """Bytes of the host's memory that can be had without swapping."""
-    return int(psutil.virtual_memory().available)
+    prediction = predict(params, models, plan)
+    room = Room.now(plan.device, kept_on_host=kept("cpu"))
+    rooms = {} if room.device is None else {plan.device: room.device - with_tolerance(prediction.peak)}
+    # where the request's own waits that does not compute, and others go that have no room on the device
+    return rooms if room.host is None else rooms | {"cpu": room.host - prediction.host}

@@ -1,23 +1,64 @@
-"""How much device memory is free for a request now."""
+"""How much memory is free for a request now."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Final
+
+import psutil  # type: ignore[import-untyped]
+
+from vidkit.device import chosen_device
 
 #: seconds that an answer of nvidia-smi is used again, and after which it is not waited for any longer
 FRESH: Final = 1.0
 PATIENCE: Final = 3.0
 
+#: bytes that CUDA takes for itself once a process uses the GPU: some 0.3 GiB on a small card, 0.5 on a large one
+CONTEXT: Final = 2**29
+
 _answer: tuple[float, int | None] = (-FRESH, None)
 
 
+def free_host_memory() -> int:
+    """Bytes of the host's memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def expected_device() -> str:
+    """The device on which this machine will compute ("cuda" or "cpu"), told without loading torch.
+
+    As `vidkit.device.chosen_device` once torch is there; before, a GPU counts that nvidia-smi knows, where torch was
+    built for CUDA.
+    """
+    if "torch" in sys.modules:
+        return chosen_device()
+    wanted = os.environ.get("VIDKIT_DEVICE", "auto").lower()
+    if wanted != "auto":
+        return "cpu" if wanted == "cpu" else "cuda"
+    return "cuda" if torch_knows_cuda() and free_device_memory() is not None else "cpu"
+
+
+def torch_knows_cuda() -> bool:
+    """By the file in which a build says for what it was made."""
+    found = importlib.util.find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        return False
+    version = Path(found.submodule_search_locations[0], "version.py")
+    try:
+        return re.search(r"^cuda\b[^=]*= *['\"]", version.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
 def free_device_memory() -> int | None:
-    """Bytes that a request may take on the GPU; None where there is none, or it does not say.
+    """Bytes that a request may take on the GPU; None where there is none, or it does not say. Loads no torch.
 
     What this process holds already counts as free: the loaded models are used again or dropped first, and memory that
     the allocator keeps is used again.
@@ -29,7 +70,8 @@ def free_device_memory() -> int | None:
         free, _ = cuda.mem_get_info()
         return int(free + cuda.memory_reserved())
     if time.monotonic() - _answer[0] >= FRESH:
-        _answer = (time.monotonic(), ask_driver())
+        free_now = ask_driver()
+        _answer = (time.monotonic(), None if free_now is None else max(free_now - CONTEXT, 0))
     return _answer[1]
 
 

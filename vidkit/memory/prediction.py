@@ -7,11 +7,14 @@ from typing import Final
 
 from vidkit.device import GIB, Plan
 from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
+from vidkit.memory.lean_activations import LeanDenoiser
 from vidkit.memory.parts import configs_of, weights_of
-from vidkit.memory.weights import SIZES
+from vidkit.memory.weights import SIZES, in_pinned_memory
 from vidkit.params import GenerationParams
 from vidkit.pipelines import animatediff, svd
 from vidkit.pipelines.family import Models
+from vidkit.pipelines.lean.slicing import SLICE_BYTES, Slicing
+from vidkit.pipelines.windows import HANDED_OVER, Windows
 
 #: cuBLAS takes it with the first matrix product and keeps it (32 MiB on Hopper, 8 on others)
 CUBLAS: Final = 32 * 2**20
@@ -31,12 +34,17 @@ PHASES: Final = {"encode": "encoding the picture", "denoise": "denoising", "deco
 
 @dataclass(frozen=True)
 class Prediction:
-    """Bytes of device memory by phase; chunk: frames decoded at once."""
+    """Bytes by phase in the memory of the plan's device; chunk: frames decoded at once.
+
+    host: bytes that wait in the host's memory meanwhile, weights and skip connections; of a plan on the CPU none, since
+    all is there.
+    """
 
     encode: int
     denoise: int
     decode: int
     chunk: int
+    host: int = 0
 
     @property
     def phase(self) -> str:
@@ -48,25 +56,25 @@ class Prediction:
         return max(self.encode, self.denoise, self.decode)
 
 
-def predict(params: GenerationParams, models: Models, plan: Plan) -> Prediction | None:
-    """Peak device memory of a resolved request; a millisecond, no torch. None on a CPU, which has no device memory.
+def predict(params: GenerationParams, models: Models, plan: Plan) -> Prediction:
+    """Peak memory of a resolved request under a plan, its changes among it; a millisecond, no torch.
 
-    As PyTorch allocates on CUDA, at speed exact. Not counted: the CUDA context (about 0.5 GiB), and what the allocator
-    reserves beyond what it hands out, which is given back when memory is short.
+    As PyTorch allocates on CUDA, at speed exact. On the CPU tensors are the same, and what its convolutions take is
+    not known as well. Not counted: the CUDA context (about 0.5 GiB), and what the allocator reserves beyond what it
+    hands out, which is given back when memory is short.
 
     Raises:
         SetupError: `invalid_model`, when a model's weights or configs cannot be read.
     """
-    if plan.device != "cuda":
-        return None
-    return Request(params, models, plan).prediction()
+    return Request(plan.applied(params), models, plan).prediction()
 
 
 class Request:
-    """The quantities that the phases' peaks are made of."""
+    """The quantities that the phases' peaks are made of; params: as they are computed."""
 
     def __init__(self, params: GenerationParams, models: Models, plan: Plan) -> None:
         self.unet, self.vae = configs_of(models)
+        self.plan = plan
         self.weights = weights_of(params, models, plan.dtype).with_slack()
         self.size = SIZES[plan.dtype]
         self.frames, self.width, self.height = params.num_frames or 1, params.width or 0, params.height or 0
@@ -74,69 +82,120 @@ class Request:
         self.is_v2v = not self.is_svd and params.conditioning == "init"
         self.is_resident = plan.offload == "none"
         self.is_guided = is_guided(params)
-        self.windows = svd.windows_of(params, models) if self.is_svd else animatediff.windows_of(self.frames, models)
+        self.windows: Windows = (svd if self.is_svd else animatediff).windows_of(params, models)
         self.chunk = min(params.decode_chunk_size, self.frames, V2V_CHUNK if self.is_v2v else self.frames)
-        self.encoded_at_once = min(params.decode_chunk_size, self.frames) if self.is_v2v else 1
+        #: SVD and video-to-video encode in full precision where the config says so, whatever the plan
+        self.is_upcast = bool(self.vae.get("force_upcast", True)) and (self.is_svd or self.is_v2v)
 
     def prediction(self) -> Prediction:
-        return Prediction(self.encoding(), self.denoising(), self.decoding(self.chunk), self.chunk)
+        return Prediction(self.encoding(), self.denoising(), self.decoding(self.chunk), self.chunk, self.waiting())
 
-    @property
-    def is_free_noise(self) -> bool:
-        """Windows inside each step; else a clip longer than a model holds is made window by window."""
-        return self.is_v2v and self.frames > self.windows.held
-
-    def latents(self, frames: int, videos: int = 1) -> Plane:
-        factor = 2 ** (len(self.vae["block_out_channels"]) - 1)
-        return Plane(videos, frames, self.height // factor, self.width // factor, self.size)
-
-    def pixels(self) -> int:
-        """Bytes of the pictures that the pipeline keeps on the device: in video-to-video one for each frame."""
-        return Plane(1, self.frames if self.is_v2v else 1, self.height, self.width, self.size).of(3)
+    # --- the phases -------------------------------------------------------------------------------------------------
 
     def encoding(self) -> int:
-        """The image or text encoder has run, and the autoencoder encodes, in full precision where its config says so.
-
-        Offloaded, the first to run stays on the device until the UNet comes.
-        """
-        found = self.weights
-        upcast = bool(self.vae.get("force_upcast", True)) and (self.is_svd or self.is_v2v)
-        plane = Plane(1, self.encoded_at_once, self.height, self.width, SIZES["float32"] if upcast else self.size)
-        scale = plane.size / self.size
-        bytes_ = found.all if self.is_resident else found.encoder + found.vae
-        bytes_ += round(found.vae * (scale - 1) + self.pixels() * (scale + 1))
-        return max(bytes_ + encoder_peak(self.vae, plane), self.changing_layers()) + CUBLAS
-
-    def changing_layers(self) -> int:
-        """FreeNoise makes its layers on the device, with copies of the modules' weights that are then dropped."""
-        found = self.weights
-        return (found.all if self.is_resident else found.encoder) + found.modules if self.is_free_noise else 0
+        """The image or text encoder runs, then the autoencoder encodes."""
+        size = SIZES["float32"] if self.is_upcast else self.vae_size
+        picture = round(self.pixels() * (size / self.size + 1))
+        peak = encoder_peak(self.vae, Plane(1, 1, self.height, self.width, size)) + picture
+        bytes_ = self.on_device(self.weights.vae, vae_size=size) + peak
+        return max(bytes_, self.on_device(self.weights.encoder)) + self.cublas
 
     def denoising(self) -> int:
-        found = self.weights
-        bytes_ = found.all if self.is_resident else found.unet + found.vae + found.controlnet
-        alive = max(bytes_ + self.pixels() + self.denoiser_peak(), self.changing_layers()) + CUBLAS
-        if self.windows.count == 1 or self.is_free_noise:
+        alive = self.pixels() + self.denoiser_peak()
+        alive += self.on_device(self.denoiser_weights()) + self.cublas
+        if self.windows.count == 1:
             return alive
         # between windows, the next one's picture is decoded and encoded
-        return max(alive, self.decoding(self.windows.overlap), self.encoding())
-
-    def denoiser_peak(self) -> int:
-        frames = self.frames if self.is_free_noise else min(self.frames, self.windows.held)
-        share = min(animatediff.WINDOW_FRAMES, self.windows.held) / frames if self.is_free_noise else 0.0
-        denoiser, plane = Denoiser.of(self.unet, share), self.latents(frames, 2 if self.is_guided else 1)
-        held = self.latents(frames).of(LOOP)
-        if not self.weights.controlnet:
-            return denoiser.peak(plane, held)
-        # what it adds to the skip connections, and that of the step before: for its callback diffusers' loop asks for
-        # locals(), which keeps them until the next time (up to Python 3.12)
-        added = sum(map(sum, denoiser.skips(plane))) + denoiser.planes(plane)[-1].of(denoiser.channels[-1])
-        return denoiser.peak(plane, held + 2 * added, kept_skips=True)
+        return max(alive, self.decoding(min(HANDED_OVER, self.windows.overlap)), self.encoding())
 
     def decoding(self, frames: int) -> int:
-        bytes_ = self.weights.all if self.is_resident else self.weights.vae
         clip = self.latents(self.frames).of(self.vae["latent_channels"])
-        return bytes_ + clip + decoder_peak(self.vae, self.latents(frames), temporal=self.is_svd) + CUBLAS
+        peak = decoder_peak(self.vae, self.latents(frames, size=self.vae_size), temporal=self.is_svd)
+        return self.on_device(self.weights.vae, vae_size=self.vae_size) + clip + peak + self.cublas
+
+    # --- weights ----------------------------------------------------------------------------------------------------
+
+    def on_device(self, computing: int, *, vae_size: int | None = None) -> int:
+        """Bytes of weights while a part of so many computes; vae_size: of the autoencoder's values then."""
+        found = self.weights
+        wider = round(found.vae * ((vae_size or self.resting_vae_size) / self.size - 1))
+        return found.all + wider if self.is_resident else computing + (wider if vae_size else 0)
+
+    @property
+    def vae_size(self) -> int:
+        """Bytes of a value as the autoencoder decodes."""
+        return SIZES["float32"] if self.plan.vae_float32 else self.size
+
+    @property
+    def resting_vae_size(self) -> int:
+        """Where it encoded in full precision by itself, it was cast back."""
+        return self.size if self.is_upcast else self.vae_size
+
+    def denoiser_weights(self) -> int:
+        found = self.weights
+        return found.by_layers if self.plan.offload == "layers" else found.unet + found.controlnet
+
+    @property
+    def cublas(self) -> int:
+        return CUBLAS if self.plan.device == "cuda" else 0
+
+    def waiting(self) -> int:
+        """Bytes in the host's memory: all weights where some are offloaded, since none are copied back; skips."""
+        if self.plan.device == "cpu":
+            return 0
+        skips = sum(map(in_pinned_memory, [*self.skips(self.videos), *self.residuals]))
+        found = self.weights
+        layers = found.pinned - found.unet - found.controlnet if self.plan.offload == "layers" else 0
+        return (skips if self.plan.host_skips else 0) + (0 if self.is_resident else found.all + layers)
+
+    # --- activations ------------------------------------------------------------------------------------------------
+
+    def latents(self, frames: int, videos: int = 1, size: int | None = None) -> Plane:
+        """size: bytes of a value, the UNet's by default."""
+        factor = 2 ** (len(self.vae["block_out_channels"]) - 1)
+        return Plane(videos, frames, self.height // factor, self.width // factor, size or self.size)
+
+    def pixels(self) -> int:
+        """Bytes of the picture that the pipeline keeps on the device."""
+        return Plane(1, 1, self.height, self.width, self.size).of(3)
+
+    @property
+    def denoised_at_once(self) -> int:
+        return min(self.frames, self.windows.held)
+
+    @property
+    def videos(self) -> int:
+        """In one call of the UNet."""
+        return 2 if self.is_guided and not self.plan.halves else 1
+
+    @property
+    def slicing(self) -> Slicing | None:
+        """Of networks whose layers are lean; None: diffusers' own."""
+        if not (self.plan.slices or self.plan.host_skips):
+            return None
+        return Slicing(SLICE_BYTES if self.plan.slices else None, self.plan.host_skips)
+
+    def skips(self, videos: int) -> list[int]:
+        """Bytes of each skip connection."""
+        levels = Denoiser.of(self.unet).skips(self.latents(self.denoised_at_once, videos))
+        return [skip for level in levels for skip in level]
+
+    @property
+    def residuals(self) -> list[int]:
+        """Bytes of what a ControlNet adds to the skip connections and in the middle, for both halves of guidance."""
+        skips = self.skips(2 if self.is_guided else 1) if self.weights.controlnet else []
+        return [*skips, *skips[-1:]]
+
+    def denoiser_peak(self) -> int:
+        denoiser, plane = Denoiser.of(self.unet), self.latents(self.denoised_at_once, self.videos)
+        held, added = self.latents(self.denoised_at_once).of(LOOP), sum(self.residuals)
+        if self.slicing is None:
+            # also of the step before: for its callback diffusers' loop asks for locals(), which keeps them until the
+            # next time (up to Python 3.12)
+            return denoiser.peak(plane, held + 2 * added, kept_skips=added > 0)
+        if self.is_guided and self.plan.halves and not self.plan.host_skips:
+            held += added // 2  # the second half's
+        return LeanDenoiser(denoiser, plane, self.slicing, residuals=added > 0).bytes_at_peak(held)
 
 
 def is_guided(params: GenerationParams) -> bool:

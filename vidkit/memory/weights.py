@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from vidkit.models.files.file_format import FETCH_AGAIN, invalid
 from vidkit.models.files.file_identity import RememberedByFile
@@ -21,26 +22,78 @@ from vidkit.models.loras import changed_values
 SIZES: Final = {"float16": 2, "bfloat16": 2, "float32": 4}
 OTHERS: Final = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
+#: the layers of a UNet, an adapter or a ControlNet that come to the device one by one (`vidkit.pipelines.layers`), in
+#: their keys, and in those of the original checkpoints
+LAYER: Final = re.compile(
+    r"(blocks\.\d+|mid_block)\.(resnets|attentions|motion_modules|downsamplers)\.\d+\."
+    r"|input_blocks\.[1-9]\d*\.\d+\.|middle_block\.\d+\.|output_blocks\.\d+\.\d+\.(?!conv\.)"
+)
+
 #: CUDA's caching allocator rounds every tensor up to this (kMinBlockSize in c10/cuda/CUDACachingAllocator)
 BLOCK: Final = 512
 
-#: of each tensor: key, number of values, bytes of a value, 0 for floating point
-Shapes = tuple[tuple[str, int, int], ...]
+
+class Size(NamedTuple):
+    """Bytes of a network's weights, and of what is where when its layers come to the device one by one.
+
+    all: on the device; layer: its largest layer; rest: what is in none; pinned: its layers, in the host's memory.
+    """
+
+    all: int
+    layer: int
+    rest: int
+    pinned: int
 
 
-def weights(model: Model, part: str, dtype: str, *, without: str = "") -> int:
-    """Bytes of a part ("unet", "vae", ...; "" for a model that is one part) on the device, rounded as it allocates.
+class Tensors:
+    """A file's tensors: key, number of values, bytes of a value, 0 for floating point. Sums are kept once made."""
+
+    def __init__(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        self._rows = tuple(rows)
+        self._sizes: dict[tuple[int, tuple[str, ...], str], Size] = {}
+
+    def size(self, size: int, prefixes: tuple[str, ...], without: str) -> Size:
+        """size: bytes of a floating-point value; prefixes: of the keys to count; without: of those not to, "" none."""
+        wanted = size, prefixes, without
+        if wanted not in self._sizes:
+            self._sizes[wanted] = self._summed(*wanted)
+        return self._sizes[wanted]
+
+    def _summed(self, size: int, prefixes: tuple[str, ...], without: str) -> Size:
+        layers: dict[str, int] = {}
+        rest = pinned = 0
+        for key, values, own in self._rows:
+            if not key.startswith(prefixes) or (without and key.startswith(without)):
+                continue
+            bytes_ = values * (own or size)
+            if found := LAYER.search(key):
+                layers[found[0]] = layers.get(found[0], 0) + rounded(bytes_)
+                pinned += in_pinned_memory(bytes_)
+            else:
+                rest += rounded(bytes_)
+        return Size(rest + sum(layers.values()), max(layers.values(), default=0), rest, pinned)
+
+
+def size_of(model: Model, part: str, dtype: str, *, without: str = "") -> Size:
+    """Bytes of a part ("unet", "vae", ...; "" for a model that is one part), each tensor rounded as it is allocated.
 
     dtype: "float16", "float32", ...; without: a prefix of keys that are not loaded.
 
     Raises:
         SetupError: `model_not_found` or `invalid_model`, when there are no weights or they cannot be read.
     """
-    size = SIZES[dtype]
-    found = shapes(model, part, dtype)
-    return sum(
-        rounded(values * (own or size)) for key, values, own in found if not (without and key.startswith(without))
-    )
+    if model.path.is_file():
+        files, prefixes = [model.path], LAYOUTS[model.kind, part].prefixes
+    else:
+        files, prefixes = weight_files(model.path, part, dtype), ("",)
+    sizes = [tensors(file).size(SIZES[dtype], prefixes, without) for file in files]
+    whole, layer, rest, pinned = zip(*sizes, strict=True)
+    return Size(sum(whole), max(layer), sum(rest), sum(pinned))
+
+
+def weights(model: Model, part: str, dtype: str) -> int:
+    """Bytes of a part on the device. Arguments and errors as of `size_of`."""
+    return size_of(model, part, dtype).all
 
 
 def lora_weights(loras: Iterable[Model], component: Component, dtype: str) -> int:
@@ -53,17 +106,15 @@ def rounded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def shapes(model: Model, part: str, dtype: str) -> Shapes:
-    if model.path.is_file():
-        prefixes = LAYOUTS[model.kind, part].prefixes
-        return tuple(row for row in rows(model.path) if row[0].startswith(prefixes))
-    return tuple(row for file in weight_files(model.path, part, dtype) for row in rows(file))
+def in_pinned_memory(size: int) -> int:
+    """What a tensor takes there: PyTorch's allocator for it rounds up to a power of two (CachingHostAllocator.h)."""
+    return 1 << (size - 1).bit_length() if size else 0
 
 
-def rows(file: Path) -> Shapes:
+def tensors(file: Path) -> Tensors:
     """The file's tensors. To tell a file's format it is opened, so what was found is kept, not its header alone."""
     try:
-        return _rows.get(file, lambda file: tuple(described(read_header(file))))
+        return _tensors.get(file, lambda file: Tensors(described(read_header(file))))
     except OSError as error:
         raise invalid(file, f"cannot be read: {error.strerror or error}", FETCH_AGAIN) from error
 
@@ -73,4 +124,4 @@ def described(header: Header) -> Iterable[tuple[str, int, int]]:
         yield key, math.prod(shape), OTHERS.get(dtype, 0)
 
 
-_rows: Final[RememberedByFile[Shapes]] = RememberedByFile(most=64)
+_tensors: Final[RememberedByFile[Tensors]] = RememberedByFile(most=64)

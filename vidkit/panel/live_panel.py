@@ -132,7 +132,7 @@ class LivePanel:
     def refresh(self) -> None:
         """After any change: what the request comes to now, told at the controls and in the plan."""
         with self.lock:
-            outlook = outlook_of(self.params, self._settings, self._session.estimate)
+            outlook = outlook_of(self.params, self._settings, self._session.estimate, self._session.device)
             self._outlook = outlook
             if outlook.limits is not None:
                 self.form.narrow(outlook.limits)
@@ -144,10 +144,10 @@ class LivePanel:
             self.prompts.tell(self.params, outlook.models, outlook.limits)
             self.models.tell(self.params, outlook.models)
             homeless = self.form.show_problems(problems)
-            self.plan.show(outlook, self._session.plan, self._session.plan_problem, homeless)
+            self.plan.show(outlook, self._session.device_problem, homeless)
             blocking = [problem.message for problem in (*problems, *self.form.invalid)]
-            if self._session.plan_problem is not None:
-                blocking.append(self._session.plan_problem.message)
+            if self._session.device_problem is not None:
+                blocking.append(self._session.device_problem.message)
             self.stage.can_run(" ".join(blocking) or None)
             if self.copy is not None:
                 self.copy.show(self.params)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import ipywidgets
 
-from vidkit.device import Plan
-from vidkit.errors import SetupError, VidkitError
-from vidkit.memory import free_device_memory, predict, words
+from vidkit.errors import VidkitError
+from vidkit.memory import words
+from vidkit.memory.planning import Planned
 from vidkit.panel.outlook import Outlook, device_in_words, request_in_words, time_in_words
 from vidkit.panel.problems import Apply, ProblemView
 
@@ -25,19 +25,16 @@ class PlanView:
         self.widget = ipywidgets.VBox([self._words, self._problems])
         self.widget.add_class("vidkit-plan")
 
-    def show(
-        self, outlook: Outlook, plan: Plan | None, plan_problem: VidkitError | None, problems: Sequence[VidkitError]
-    ) -> None:
-        """plan: where it runs, None while that is being found out; problems: those that no control shows."""
-        lines = [device_in_words(plan, plan_problem)]
+    def show(self, outlook: Outlook, device_problem: VidkitError | None, problems: Sequence[VidkitError]) -> None:
+        """problems: those that no control shows."""
+        lines = [device_in_words(outlook.device, device_problem)]
         if outlook.resolved is not None and outlook.models is not None:
             model = outlook.models["base_model"].name
             lines.insert(0, request_in_words(outlook.resolved.params, model))
             lines.append(time_in_words(outlook.seconds))
             lines += [f"Note: {note}" for note in outlook.resolved.notes]
-        text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-        self._words.value = text + memory_bar(outlook, plan)
-        self._show_problems(problems)
+        self._words.value = in_lines(lines) + plan_in_html(outlook.planned)
+        self._show_problems([*problems, *([outlook.misfit] if outlook.misfit is not None else [])])
 
     def _show_problems(self, problems: Sequence[VidkitError]) -> None:
         texts = tuple(problem.message for problem in problems)
@@ -52,21 +49,22 @@ class PlanView:
         self._problems.children = [view.widget for view in views]
 
 
-def memory_bar(outlook: Outlook, plan: Plan | None) -> str:
-    """Predicted memory against what is free, as a bar and in words; empty on the CPU and while nothing is known."""
-    if plan is None or plan.device == "cpu" or outlook.resolved is None or outlook.models is None:
+def in_lines(texts: Iterable[str]) -> str:
+    return "".join(f"<div>{html.escape(text)}</div>" for text in texts)
+
+
+def plan_in_html(planned: Planned | None) -> str:
+    """Predicted memory against what is free, as a bar and in words, and why the request runs as it does.
+
+    Empty while nothing is known, and on a CPU where nothing has to be done.
+    """
+    if planned is None or planned.room.device is None or (planned.plan.device == "cpu" and len(planned.reasons) == 1):
         return ""
-    try:
-        prediction = predict(outlook.resolved.params, outlook.models, plan)
-    except SetupError as error:
-        return f"<div>Memory is not predicted: {html.escape(error.message)}</div>"
-    free = free_device_memory()
-    if prediction is None or free is None:
-        return ""
-    told = html.escape(words(prediction, free))
-    share = min(prediction.peak / max(free, 1), 1)
-    state = "vidkit-bar-full" if prediction.peak > free else ""
+    free, prediction = planned.room.device, planned.prediction
+    told = words(prediction, free)
     return (
-        f'<div class="vidkit-bar {state}" role="img" aria-label="{told}">'
-        f'<div style="width:{share:.0%}"></div></div><div>Memory: {told}</div>'
+        f'<div class="vidkit-bar" role="img" aria-label="{html.escape(told)}">'
+        f'<div style="width:{min(prediction.peak / max(free, 1), 1):.0%}"></div></div>'
+        + in_lines([f"Memory: {told}", *(planned.reasons if len(planned.reasons) > 1 else ())])
+        + in_lines(f"Note: {note}" for note in planned.notes)
     )

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vidkit.device import Plan
+from vidkit.device import chosen_device
 from vidkit.errors import VidkitError
 from vidkit.panel.estimate import seconds_for
 from vidkit.panel.history import Entry, History
@@ -17,12 +17,12 @@ from vidkit.settings import Settings, home
 
 @dataclass
 class Session:
-    """plan, plan_problem: where clips run on this machine, once it is known (`find_device`)."""
+    """device, device_problem: what computes on this machine, once it is known (`find_device`)."""
 
     queue: JobQueue
     history: History
-    plan: Plan | None = None
-    plan_problem: VidkitError | None = None
+    device: str | None = None
+    device_problem: VidkitError | None = None
     _entries: Sequence[Entry] | None = field(default=None, repr=False)
 
     def estimate(self, params: GenerationParams, model: str) -> float | None:
@@ -36,13 +36,11 @@ class Session:
         self._entries = None
 
     def find_device(self) -> None:
-        """Load torch and look for a GPU: seconds, so not in a callback. The outcome is in plan or plan_problem."""
-        from vidkit.device import make_plan
-
+        """Load torch and look for a GPU: seconds, so not in a callback."""
         try:
-            self.plan = make_plan()
+            self.device = chosen_device()
         except VidkitError as error:
-            self.plan_problem = error
+            self.device_problem = error
 
 
 _session: Session | None = None

@@ -8,8 +8,7 @@ AnimateDiffSparseControlNetPipeline, the picture as first (and another as last) 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +22,10 @@ from vidkit.models.locate import CARD_FILE, Model, locate, locate_base
 from vidkit.models.loras import locate_loras
 from vidkit.params import GenerationParams, Limits, bounds_of
 from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
-from vidkit.pipelines.loras import without_loras
-from vidkit.pipelines.motion_unet import motion_unet, shared_again, without_input
+from vidkit.pipelines.motion_unet import motion_unet, without_input
 from vidkit.pipelines.prompts import encode_prompts
-from vidkit.pipelines.windows import Windows
+from vidkit.pipelines.still_video import first_timestep, still_video
+from vidkit.pipelines.windows import Windows, windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,10 +45,6 @@ IGNORED: Final = {"motion_bucket_id": "AnimateDiff's motion comes from the promp
 #: as in the original specification; what a motion adapter was trained with is linear too
 SCHEDULER: Final = {"timestep_spacing": "trailing", "beta_schedule": "linear"}
 
-#: FreeNoise's windows (arXiv 2310.15169, as diffusers' documentation uses it): 16 frames, the next 4 further on
-WINDOW_FRAMES: Final = 16
-WINDOW_STRIDE: Final = 4
-
 MAX_STEPS: Final = bounds_of(GenerationParams.model_fields["num_inference_steps"])["le"]
 
 
@@ -57,6 +52,7 @@ class AnimateDiff:
     """The conditioning modes share everything but the pipeline class and the way the picture is handed over."""
 
     frame_axis = 2
+    decoder_mixes_frames = False
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, BASE_KINDS, bundled="bundled:tiny-animatediff")
@@ -76,11 +72,12 @@ class AnimateDiff:
         defaults = {"width": 512, "height": 512, "num_frames": 16, "num_inference_steps": 25} | base.card_defaults()
         defaults |= adapter.card_defaults()  # one that was made for a few steps needs its own, whatever the base
         check_steps(params, params.num_inference_steps or defaults["num_inference_steps"])
-        check_last_picture(params, windows_of(params.num_frames or defaults["num_frames"], models))
+        frames = params.num_frames or defaults["num_frames"]
+        check_last_picture(params, windows_of(params.replace(num_frames=frames), models))
         return Limits(
             model=base.name,
             defaults=defaults,
-            ranges=base.card_ranges(),
+            ranges=base.card_ranges() | {"window_frames": (2, held_frames(shortest_of(models)))},
             # unlike SVD's, this UNet takes latents of any size
             size_multiple=size_multiple(base.config("vae")),
             ignored=IGNORED,
@@ -101,10 +98,8 @@ class AnimateDiff:
         )
 
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
-        steps = params.num_inference_steps or 1
-        if params.conditioning == "init":  # FreeNoise has its windows inside of each step
-            return steps_of_a_call(pipe, steps, params.strength)
-        return windows_of(params.num_frames or 1, models).count * steps_of_a_call(pipe, steps)
+        strength = params.strength if params.conditioning == "init" else 1.0
+        return windows_of(params, models).count * steps_of_a_call(pipe, params.num_inference_steps or 1, strength)
 
     def denoise(
         self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
@@ -113,7 +108,7 @@ class AnimateDiff:
 
         prompt, negative, notes = encode_prompts(pipe, params.prompt, params.negative_prompt)
 
-        def one_pass(pictures: Sequence[Image.Image], frames: int) -> torch.Tensor:
+        def one_pass(pictures: Sequence[Image.Image], frames: int, before: torch.Tensor | None) -> torch.Tensor:
             torch.manual_seed(params.seed)  # SparseCtrl's pipeline encodes its pictures with torch's own generator
             latents: torch.Tensor = pipe(
                 prompt_embeds=prompt,
@@ -124,16 +119,15 @@ class AnimateDiff:
                 guidance_scale=params.guidance_scale,
                 generator=torch.Generator().manual_seed(params.seed),
                 output_type="latent",
-                callback_on_step_end=step_callback(on_step),
-                **picture_arguments(params, list(pictures), frames),
+                **{
+                    "callback_on_step_end": step_callback(on_step),
+                    **picture_arguments(pipe, params, list(pictures), frames, before, on_step),
+                },
             ).frames
             return latents.transpose(1, 2)
 
-        windows = windows_of(params.num_frames or 1, models)
-        if params.conditioning == "init":
-            with free_noise(pipe, windows.frames) as window_notes:
-                return one_pass(pictures, windows.frames), [*notes, *window_notes]
-        return windows.chain(one_pass, partial(self.decode, pipe), pictures), [*notes, *windows.notes]
+        chained = windows_of(params, models)
+        return chained.chain(one_pass, partial(self.decode, pipe), pictures), [*notes, *chained.notes]
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = pipe.decode_latents(latents.transpose(1, 2))
@@ -193,11 +187,15 @@ def check_together(models: Models) -> None:
             )
 
 
-def windows_of(frames: int, models: Models) -> Windows:
-    """A clip in windows of as many frames as its motion modules, SparseCtrl's too, have positions for."""
-    modules = [models[name] for name in ("motion_adapter", "controlnet") if name in models]
-    shortest = min(modules, key=held_frames)
-    return Windows(frames, held_frames(shortest), shortest.name)
+def windows_of(params: GenerationParams, models: Models) -> Windows:
+    """A clip in windows of as many frames as its motion modules have positions for, or of fewer where asked for."""
+    shortest = shortest_of(models)
+    return windows(params, held_frames(shortest), shortest.name)
+
+
+def shortest_of(models: Models) -> Model:
+    """Of the motion adapter and the SparseCtrl model, the one that holds fewer frames at once."""
+    return min((models[name] for name in ("motion_adapter", "controlnet") if name in models), key=held_frames)
 
 
 def held_frames(model: Model) -> int:
@@ -209,44 +207,20 @@ def held_frames(model: Model) -> int:
     return frames
 
 
-def check_last_picture(params: GenerationParams, windows: Windows) -> None:
+def check_last_picture(params: GenerationParams, found: Windows) -> None:
     """SparseCtrl leads to a last frame only within one pass: the windows before the last would not know of it."""
-    if params.conditioning != "sparsectrl" or params.last_image_path is None or windows.count == 1:
+    if params.conditioning != "sparsectrl" or params.last_image_path is None or found.count == 1:
         return
     raise InputError(
         "out_of_range",
-        f"numFrames is {windows.frames}; with lastImagePath the clip is made in one pass, and {windows.model} holds "
-        f"{windows.held} frames.",
+        f"numFrames is {found.frames}; with lastImagePath the clip is made in one pass, of no more than the "
+        f"{found.held} frames {found.limit}.",
         [
-            Remedy(f"Set numFrames to {windows.held}", num_frames=windows.held),
+            Remedy(f"Set numFrames to {found.held}", num_frames=found.held),
             Remedy("Leave lastImagePath out: longer clips are then made in sliding windows", last_image_path=None),
         ],
         ["num_frames", "last_image_path"],
     )
-
-
-@contextmanager
-def free_noise(pipe: Any, frames: int) -> Iterator[list[str]]:
-    """Sliding windows while the block runs, for a clip longer than the motion adapter; yields the notes on them."""
-    held = int(pipe.motion_adapter.config.motion_max_seq_length)
-    if frames <= held:
-        yield []
-        return
-    length = min(WINDOW_FRAMES, held)
-    try:
-        # at most half a window further on: each frame is in a window, and neighbouring windows share some
-        with without_loras(pipe), shared_again(pipe):
-            pipe.enable_free_noise(context_length=length, context_stride=min(WINDOW_STRIDE, length // 2))
-        # The blocks have their windows now. Without this, the call would refuse ready-made embeddings and encode the
-        # prompt itself, cut at 77 tokens, into the same embedding for every frame.
-        pipe._free_noise_context_length = None
-        yield [
-            f"{frames} frames are more than the motion adapter's {held}: made in sliding windows of {length} frames "
-            "(FreeNoise)."
-        ]
-    finally:
-        with without_loras(pipe), shared_again(pipe):
-            pipe.disable_free_noise()
 
 
 def check_steps(params: GenerationParams, steps: int) -> None:
@@ -290,14 +264,25 @@ def scheduler_of(base: Model, adapter: Model) -> Any:
     return scheduler_class(str(own.get("class")), card).from_config(saved.config, **own.get("config", {}))
 
 
-def picture_arguments(params: GenerationParams, pictures: list[Image.Image], frames: int) -> dict[str, Any]:
-    """How each conditioning mode's pipeline is handed the pictures, and how many frames to make."""
+def picture_arguments(
+    pipe: Any,
+    params: GenerationParams,
+    pictures: list[Image.Image],
+    frames: int,
+    before: torch.Tensor | None,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """How each conditioning mode's pipeline is handed the pictures, and how many frames to make.
+
+    before: latents of the first frames, where the window before made them too. PIA and SparseCtrl go on from their
+    picture as it is; with init each window changes it, so it is led by them.
+    """
     if params.conditioning == "init":
-        # encode as many frames at once as are decoded at once: the same memory
+        video = still_video(pipe, pictures[0], params, frames, before)
         return {
-            "video": [pictures[0]] * frames,
+            "latents": video.noised(pipe.scheduler, first_timestep(pipe, params)),
             "strength": params.strength,
-            "decode_chunk_size": params.decode_chunk_size,
+            "callback_on_step_end": step_callback(on_step, partial(video.kept, pipe)),
         }
     if params.conditioning == "sparsectrl":
         return {

@@ -25,9 +25,11 @@ class Family(Protocol):
     """One model family. Importing and asking `models` and `limits` loads no torch.
 
     frame_axis: the frames' axis of the latents while its pipeline denoises.
+    decoder_mixes_frames: frames that are decoded at once have a part in each other, so their number changes pixels.
     """
 
     frame_axis: int
+    decoder_mixes_frames: bool
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         """The models a request needs. Raises SetupError `model_not_found` or `invalid_model`."""
@@ -60,12 +62,17 @@ class Family(Protocol):
         """Latents of some frames `(1, frames, ...)` to float32 pixels `(frames, 3, height, width)` in [-1, 1]."""
 
 
-def step_callback(on_step: OnStep) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
-    """diffusers' `callback_on_step_end` for an `OnStep`. Raising from it is how a pipeline is stopped."""
+def step_callback(
+    on_step: OnStep, change: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    """diffusers' `callback_on_step_end` for an `OnStep`. Raising from it is how a pipeline is stopped.
+
+    change: from a step's number and its latents to those that the next step begins with.
+    """
 
     def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step()
-        return tensors
+        return tensors if change is None else {"latents": change(step, tensors["latents"])}
 
     return callback
 

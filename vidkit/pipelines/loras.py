@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -111,18 +110,6 @@ def remove_loras(pipe: Any) -> None:
     applied = _applied.pop(pipe.unet, None)
     for layer, weight in applied.originals if applied else ():
         layer.weight = weight
-
-
-@contextmanager
-def without_loras(pipe: Any) -> Iterator[None]:
-    """LoRAs are off inside, for what looks at the weights themselves (FreeNoise replaces layers by others)."""
-    applied = _applied.get(pipe.unet)
-    remove_loras(pipe)
-    try:
-        yield
-    finally:
-        if applied is not None:
-            put_on(pipe, Applied(applied.weights, applied.loras))
 
 
 def forget_loras() -> None:

@@ -6,8 +6,6 @@ the two: they are in memory once, another base or adapter is another arrangement
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from vidkit.models.loading.components import without_weights
@@ -72,13 +70,3 @@ def without_input(adapter: Any) -> Any:
     weights = adapter.state_dict(keep_vars=True)
     modules.load_state_dict({key: weights[key] for key in modules.state_dict()}, assign=True)
     return modules.eval()
-
-
-@contextmanager
-def shared_again(pipe: Any) -> Iterator[None]:
-    """Inside, FreeNoise may put other layers in the place of the motion modules'; their copies of the weights are
-    dropped at the end."""
-    try:
-        yield
-    finally:
-        pipe.unet.load_state_dict(pipe.motion_adapter.state_dict(keep_vars=True), strict=False, assign=True)

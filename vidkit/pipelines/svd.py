@@ -12,7 +12,7 @@ from vidkit.models.loading.single_file import check_pipeline_file
 from vidkit.models.locate import locate_base
 from vidkit.params import GenerationParams, Limits
 from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
-from vidkit.pipelines.windows import Windows
+from vidkit.pipelines.windows import Windows, windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class StableVideoDiffusion:
     """diffusers' `StableVideoDiffusionPipeline`."""
 
     frame_axis = 1
+    decoder_mixes_frames = True
 
     def models(self, params: GenerationParams, settings: Settings) -> Models:
         base = locate_base(params, settings, ["StableVideoDiffusionPipeline"], bundled="bundled:tiny-svd")
@@ -49,10 +50,11 @@ class StableVideoDiffusion:
             "min_guidance_scale": 1.0,
             "max_guidance_scale": 3.0,
         }
+        held = base.card.get("windowFrames")
         return Limits(
             model=base.name,
             defaults=defaults | base.card_defaults(),
-            ranges=base.card_ranges(),
+            ranges=base.card_ranges() | ({"window_frames": (2, held)} if held else {}),
             size_multiple=size_multiple(unet, vae),
             ignored=IGNORED,
         )
@@ -73,7 +75,7 @@ class StableVideoDiffusion:
     ) -> tuple[torch.Tensor, list[str]]:
         import torch
 
-        def one_pass(pictures: Sequence[Image.Image], frames: int) -> torch.Tensor:
+        def one_pass(pictures: Sequence[Image.Image], frames: int, before: torch.Tensor | None) -> torch.Tensor:
             latents: torch.Tensor = pipe(
                 pictures[0],
                 width=params.width,
@@ -91,8 +93,8 @@ class StableVideoDiffusion:
             ).frames
             return latents
 
-        windows = windows_of(params, models)
-        return windows.chain(one_pass, partial(self.decode, pipe), pictures), windows.notes
+        chained = windows_of(params, models)
+        return chained.chain(one_pass, partial(self.decode, pipe), pictures), chained.notes
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         frames = latents.shape[1]
@@ -101,6 +103,6 @@ class StableVideoDiffusion:
 
 
 def windows_of(params: GenerationParams, models: Models) -> Windows:
-    """SVD makes all frames in one pass, unless the model's card says how many it holds."""
-    base, frames = models["base_model"], params.num_frames or 1
-    return Windows(frames, base.card.get("windowFrames", frames), base.name)
+    """SVD makes all frames in one pass, unless the model's card says how many it holds, or fewer are asked for."""
+    base = models["base_model"]
+    return windows(params, base.card.get("windowFrames", params.num_frames or 1), base.name)

@@ -21,6 +21,7 @@ from vidkit.pipelines.family import Models
 from vidkit.record import is_clip, load_picture
 from vidkit.settings import Settings
 from vidkit.sweep.axes import is_replacement
+from vidkit.sweep.memory_check import MemoryCheck
 from vidkit.sweep.problems import Problems, some
 
 PICTURES: Final = ("image_path", "last_image_path")
@@ -112,11 +113,14 @@ def header_opens(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the models make of a request: every default filled in, the models used, what is ignored."""
+    """What the models make of a request: every default filled in, the models used, what is ignored, whether it fits
+    into the memory that is free on this machine.
+    """
 
     resolved: GenerationParams
     models: Models
     notes: list[str]
+    fits: bool
 
 
 @dataclass
@@ -126,6 +130,8 @@ class PointCheck:
     settings: Settings
     failures: dict[str, tuple[VidkitError, list[Mapping[str, Any]]]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
+    misfits: list[tuple[Verdict, Mapping[str, Any]]] = field(default_factory=list)
+    _memory: MemoryCheck = field(default_factory=MemoryCheck)
     _models: dict[Any, Models] = field(default_factory=dict)
     _verdicts: dict[Any, Verdict | VidkitError] = field(default_factory=dict)
 
@@ -140,6 +146,8 @@ class PointCheck:
             self.failures.setdefault(verdict.message, (verdict, []))[1].append(axes)
             return None
         self.notes.update(verdict.notes)
+        if not verdict.fits:
+            self.misfits.append((verdict, axes))
         return verdict
 
     def _judge(self, params: GenerationParams) -> Verdict | VidkitError:
@@ -152,7 +160,19 @@ class PointCheck:
             resolved, notes = resolve(params, family.limits(params, models))
         except VidkitError as error:
             return error
-        return Verdict(resolved, models, notes)
+        return Verdict(resolved, models, notes, self._memory.fits(resolved, models))
+
+    def misfit_notes(self, points: int) -> list[str]:
+        """Which points would run out of memory here. No problem of the sweep: it may run elsewhere, or later."""
+        if not self.misfits:
+            return []
+        (first, axes), count = self.misfits[0], len(self.misfits)
+        error = self._memory.refusal(first.resolved, first.models)
+        where = f" at {point_name(axes)}" if axes else ""
+        return [
+            f"{count:,} of {points:,} points would not fit into the memory that is free here. The first{where}: "
+            f"{error.message} {error.suggestions[0]}."
+        ]
 
     def report(self, problems: Problems, points: int) -> None:
         for error, where in self.failures.values():

@@ -179,6 +179,7 @@ def notes_on(requests: Sequence[Request], check: PointCheck) -> list[str]:
         note if count == len(requests) else f"{note.removesuffix('.')} (at {count:,} of {len(requests):,} points)."
         for note, count in check.notes.items()
     ]
+    notes += check.misfit_notes(len(requests))
     different = {(one.params.seed, effect_of(one.params, one.verdict, used_only=True)) for one in requests}
     if len(different) < len(requests):
         notes.append(

@@ -6,20 +6,26 @@ import ctypes
 import gc
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from vidkit.models.loading.tensors import move, size_of, tensors_of
+
 
 @dataclass(frozen=True)
 class Kept:
-    """A component. size: bytes of its weights; place: where it is, "cuda" or "cpu"; model: the name of its model."""
+    """A component. size: bytes of its weights; model: the name of its model."""
 
     component: Any
     size: int
-    place: str
     model: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, "cuda" or "cpu"."""
+        return next((tensor.device.type for tensor in tensors_of(self.component)), "cpu")
 
 
 class WarmComponents:
@@ -50,25 +56,35 @@ class WarmComponents:
             self._kept.move_to_end(key)
         return {name: self._kept[key].component for name, key in here.items()}
 
-    def keep(self, key: Hashable, component: Any, place: str, model: str) -> None:
-        self._kept[key] = Kept(component, size_of(component), place, model)
+    def keep(self, key: Hashable, component: Any, model: str) -> None:
+        self._kept[key] = Kept(component, size_of(component), model)
 
-    def make_room(self, place: str, room: int, wanted: Collection[Hashable]) -> bool:
-        """Drop what was not used longest, until all but the `wanted` components take at most `room` bytes in a place.
+    def make_room(self, rooms: Mapping[str, int], wanted: Collection[Hashable]) -> None:
+        """Until all but the `wanted` components take at most so many bytes by place, those used longest ago go.
 
-        Whether anything was dropped; its memory is given back to the device then.
+        From a device they go to the host's memory; if it has no room left they are dropped. Their memory is given back.
         """
-        others = [key for key, kept in self._kept.items() if kept.place == place and key not in wanted]
-        taken = sum(self._kept[key].size for key in others)
-        dropped = False
-        for key in others:
-            if taken <= room:
-                break
-            taken -= self._kept.pop(key).size
-            dropped = True
-        if dropped:
+        import torch
+
+        changed = False
+        for place in sorted(rooms, key=lambda place: place == "cpu"):  # the host's last: others come to it
+            for key in self._too_many(place, rooms[place], wanted):
+                if place != "cpu" and self._kept[key].size <= rooms.get("cpu", 0) - self._taken("cpu", wanted):
+                    move(self._kept[key].component, torch.device("cpu"))
+                else:
+                    del self._kept[key]
+                changed = True
+        if changed:
             give_back()
-        return dropped
+
+    def _too_many(self, place: str, room: int, wanted: Collection[Hashable]) -> Iterator[Hashable]:
+        """Keys, as long as there are too many."""
+        for key in tuple(self._kept):
+            if self._taken(place, wanted) > room and self._kept[key].place == place and key not in wanted:
+                yield key
+
+    def _taken(self, place: str, wanted: Collection[Hashable]) -> int:
+        return sum(kept.size for key, kept in self._kept.items() if kept.place == place and key not in wanted)
 
     def drop(self) -> None:
         """Forget all, and give their memory back."""
@@ -77,19 +93,14 @@ class WarmComponents:
             give_back()
 
 
-def size_of(component: Any) -> int:
-    """Bytes of a network's weights; 0 for a tokenizer or an image processor."""
-    if not hasattr(component, "state_dict"):
-        return 0
-    return sum(tensor.nbytes for tensor in component.state_dict().values())
-
-
 def give_back() -> None:
-    """Memory of what was dropped, which the garbage collector, torch's allocator and the C library still hold."""
+    """Memory that nothing uses any more, but Python's garbage, torch's allocators or the C library still hold."""
     gc.collect()
     import torch
 
     torch.cuda.empty_cache()  # does nothing without CUDA
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch._C._host_emptyCache()  # page-locked memory, in which layers waited
     if sys.platform == "linux":
         with suppress(AttributeError):  # a C library without it needs none
             ctypes.CDLL(None).malloc_trim(0)  # glibc keeps most of the weights otherwise: tensors are below 32 MiB

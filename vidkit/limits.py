@@ -1,0 +1,163 @@
+"""How much a request may take of this machine: time, device memory, frames, size, disk. Set by its user, not by models.
+
+Each limit is a key of `limits` in config.json, or the environment variable of its name (`VIDKIT_LIMIT_TIME`), which
+comes first. 0 is no limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from vidkit.errors import CriticalError, InputError, Remedy, SetupError
+from vidkit.files import free_disk_bytes
+from vidkit.params import GenerationParams
+
+#: seconds: the specification's
+TIME: Final = 600.0
+
+#: GiB that stay free: a disk filled to the brim breaks everything else that runs
+SPARE_DISK: Final = 0.25
+
+#: bytes for each pixel of each frame that a clip's file may take: measured on pure noise, the worst there is, 1.38 as a
+#: GIF, 0.89 as an MP4, 0.81 as a WebM
+CLIP_BYTES: Final = 1.5
+
+#: bytes for each pixel of a fitted picture, kept losslessly: twice as PNG (3.0, on noise), beside the clip and in it
+PICTURE_BYTES: Final = 6.5
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """None: no limit. A request over the limit of frames, pixels or disk is refused before anything is loaded.
+
+    time: seconds that a clip may be computed; waiting for the device does not count.
+    memory: GiB that a request may take where it computes, of the GPU's memory or the host's: plans fit into it.
+    frames: of a clip; pixels: of a frame, width times height.
+    disk: GiB that stay free beside the clip.
+    """
+
+    time: float | None = TIME
+    memory: float | None = None
+    frames: int | None = None
+    pixels: int | None = None
+    disk: float | None = SPARE_DISK
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.memory is None else round(self.memory * 2**30)
+
+    def of_memory(self, free: int | None) -> int | None:
+        """Bytes of device memory that a request may take, of those that are free; None: nobody knows."""
+        known = [bytes_ for bytes_ in (free, self.memory_bytes) if bytes_ is not None]
+        return min(known) if known else None
+
+
+def read_limits(given: Mapping[str, Any]) -> ResourceLimits:
+    """The limits in config.json, and before them those of the environment.
+
+    Raises:
+        ValueError: config.json has another key, or a value that is no number of at least 0.
+        SetupError: `invalid_config`, for such a value in the environment.
+    """
+    names = [part.name for part in fields(ResourceLimits)]
+    if unknown := sorted(given.keys() - names):
+        raise ValueError(f"limits has {unknown[0]!r}; there are {', '.join(names)}")
+    found = {name: number(name, value) for name, value in given.items()}
+    for name in names:
+        variable = environment_name(name)
+        try:
+            if os.environ.get(variable):
+                found[name] = number(name, os.environ[variable])
+        except ValueError as error:
+            raise SetupError(
+                "invalid_config", f"{variable}: {error}.", [f"Set {variable} to a number; 0 is no limit"]
+            ) from error
+    return ResourceLimits(**found)
+
+
+def environment_name(name: str) -> str:
+    return f"VIDKIT_LIMIT_{name.upper()}"
+
+
+def number(name: str, value: Any) -> Any:
+    """A limit's value; None for 0 and None. Raises ValueError unless it is a number of at least 0, whole if it must."""
+    whole = name in ("frames", "pixels")
+    try:
+        found = 0.0 if value is None else float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not 0 <= found < float("inf") or (whole and found != int(found)):
+        raise ValueError(f"limits.{name} is {value!r}, not a {'whole ' if whole else ''}number of at least 0")
+    return (int(found) if whole else found) or None
+
+
+def check_request(params: GenerationParams, limits: ResourceLimits) -> None:
+    """Frames and size of a resolved request.
+
+    Raises:
+        InputError: `over_limit`.
+    """
+    frames, width, height = params.num_frames or 0, params.width or 0, params.height or 0
+    if limits.frames is not None and frames > limits.frames:
+        raise over_limit(
+            f"numFrames is {frames}, and this machine's limit is {limits.frames}.",
+            "frames",
+            [Remedy(f"Set numFrames to {limits.frames}", num_frames=limits.frames)] if limits.frames > 1 else [],
+            ["num_frames"],
+        )
+    if limits.pixels is not None and width * height > limits.pixels:
+        raise over_limit(
+            f"{width}x{height} are {width * height:,} pixels, and this machine's limit is {limits.pixels:,}.",
+            "pixels",
+            smaller_sizes(width, height, limits.pixels),
+            ["width", "height"],
+        )
+
+
+def over_limit(message: str, name: str, remedies: Sequence[str], concerns: Sequence[str]) -> InputError:
+    return InputError("over_limit", message, [*remedies, how_to_raise(name)], concerns)
+
+
+def how_to_raise(name: str) -> str:
+    return f"Raise the limit: {environment_name(name)}, or limits.{name} in config.json (0 is no limit)"
+
+
+def smaller_sizes(width: int, height: int, pixels: float, multiple: int = 64) -> list[str]:
+    """The largest size of about the same shape that has at most so many pixels; nothing where there is none."""
+    scale = (pixels / (width * height)) ** 0.5
+    smaller = [int(side * scale) // multiple * multiple for side in (width, height)]
+    if min(smaller) < multiple:
+        return []
+    return [Remedy(f"Reduce the size to {smaller[0]}x{smaller[1]}", width=smaller[0], height=smaller[1])]
+
+
+def disk_needed(params: GenerationParams, pictures: int = 1) -> int:
+    """Bytes that a resolved request's clip, its sidecar and its pictures take at most, while they are written."""
+    pixels = (params.width or 0) * (params.height or 0)
+    return round(pixels * ((params.num_frames or 0) * CLIP_BYTES + pictures * PICTURE_BYTES))
+
+
+def check_disk(params: GenerationParams, target: Path, limits: ResourceLimits, pictures: int = 1) -> None:
+    """Whether the clip finds room where it will stand.
+
+    Raises:
+        CriticalError: `disk_full`.
+    """
+    needed, free = disk_needed(params, pictures), free_disk_bytes(target.parent)
+    spare = round((limits.disk or 0) * 2**30)
+    if needed + spare <= free:
+        return
+    raise CriticalError(
+        "disk_full",
+        f"The clip may take {in_mib(needed)}, and {in_mib(spare)} are to stay free, but only {in_mib(free)} are free "
+        f"in {target.parent}.",
+        ["Free some space", "Write to another disk: outputPath, or VIDKIT_HOME", how_to_raise("disk")],
+    )
+
+
+def in_mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

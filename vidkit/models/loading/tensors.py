@@ -1,0 +1,44 @@
+"""The tensors of a component, where they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def tensors_of(component: Any) -> list[torch.Tensor]:
+    """Parameters and buffers of a network; a tokenizer or an image processor has none."""
+    return [*component.parameters(), *component.buffers()] if hasattr(component, "parameters") else []
+
+
+def size_of(component: Any) -> int:
+    """Bytes."""
+    return sum(tensor.nbytes for tensor in tensors_of(component))
+
+
+def move(component: Any, device: torch.device) -> bool:
+    """To a device, all tensors or none. They stay the same objects, which other modules may share.
+
+    Whether any was elsewhere.
+    """
+    moved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    try:
+        for tensor in tensors_of(component):
+            if tensor.device != device:
+                before = tensor.data
+                tensor.data = before.to(device)
+                moved.append((tensor, before))
+    except BaseException:
+        for tensor, before in moved:
+            tensor.data = before
+        raise
+    return bool(moved)
+
+
+def cast(component: Any, dtype: torch.dtype) -> None:
+    """Floating-point tensors to another type, without the warning of diffusers' own `to`."""
+    for tensor in tensors_of(component):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
