@@ -13,7 +13,7 @@ import argparse
 import json
 import traceback
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,12 +28,12 @@ from vidkit.pipelines import lean
 class Alive(TorchDispatchMode):
     """The most bytes of tensors alive at once while it is active, cuDNN's workspaces included.
 
-    modules: whose weights are not counted. explained: the number of an operation at which to note what is alive.
+    module: whose weights are not counted. explained: the number of an operation at which to note what is alive.
     """
 
-    def __init__(self, modules: Iterable[torch.nn.Module], explained: int = -1) -> None:
+    def __init__(self, module: torch.nn.Module, explained: int = -1) -> None:
         super().__init__()
-        weights = [weight for module in modules for weight in (*module.parameters(), *module.buffers())]
+        weights = [*module.parameters(), *module.buffers()]
         self._sizes = {weight.untyped_storage()._cdata: 0 for weight in weights}
         self._made: dict[int, str] = {}
         self._operations, self._explained = 0, explained
@@ -108,11 +108,11 @@ class Fused(TorchFunctionMode):
 
 
 def most_alive(module: torch.nn.Module, call: Callable[[], Any]) -> int:
-    return widest_moment([module], call).peak
+    return widest_moment(module, call).peak
 
 
-def widest_moment(modules: Iterable[torch.nn.Module], call: Callable[[], Any], explained: int = -1) -> Alive:
-    alive = Alive(modules, explained)
+def widest_moment(module: torch.nn.Module, call: Callable[[], Any], explained: int = -1) -> Alive:
+    alive = Alive(module, explained)
     with torch.no_grad(), Fused(), alive:
         call()
     return alive
@@ -140,16 +140,20 @@ class Parts:
             self.vae = made(d.AutoencoderKLTemporalDecoder, vae or PUBLISHED_VAE)
         else:
             configs = {part: json.loads((SD15 / part / "config.json").read_text()) for part in ("unet", "vae")}
-            base, adapter = made(d.UNet2DConditionModel, unet or configs["unet"]), made(d.MotionAdapter, {})
+            base = made(d.UNet2DConditionModel, unet or configs["unet"])
+            adapter = made(d.MotionAdapter, {"block_out_channels": base.config.block_out_channels})
             motion = on_meta(lambda: d.UNetMotionModel.from_unet2d(base, adapter, load_weights=False))
             self.unet = motion.half().eval().requires_grad_(False)
             self.vae = made(d.AutoencoderKL, vae or configs["vae"])
         if kind == "sparsectrl":
-            self.controlnet = made(d.SparseControlNetModel, {})
+            same = ("block_out_channels", "attention_head_dim", "cross_attention_dim")
+            like = {name: base.config[name] for name in same}
+            like["down_block_types"] = [kind.replace("2D", "Motion") for kind in base.config.down_block_types]
+            self.controlnet = made(d.SparseControlNetModel, like)
 
     @property
-    def modules(self) -> list[Any]:
-        return [module for module in (self.unet, self.vae, self.controlnet) if module is not None]
+    def networks(self) -> torch.nn.ModuleList:
+        return torch.nn.ModuleList(filter(None, [self.unet, self.vae, self.controlnet]))
 
     def denoise(self, videos: int, frames: int, height: int, width: int) -> Any:
         """One call of the UNet, and of the ControlNet before it; height and width of the latents."""
@@ -199,9 +203,9 @@ def main() -> int:
         else:
             parts.decode(frames, height // 8, width // 8)
 
-    widest = widest_moment(parts.modules, call)
+    widest = widest_moment(parts.networks, call)
     print(f"{widest.peak / GIB:.3f} GiB")
-    for size, text in sorted(widest_moment(parts.modules, call, widest.widest).alive, reverse=True)[:24]:
+    for size, text in sorted(widest_moment(parts.networks, call, widest.widest).alive, reverse=True)[:24]:
         print(f"{size / 2**20:9.1f} MiB  {text}")
     return 0
 

@@ -194,8 +194,10 @@ def checks(bench: Bench) -> dict[str, bool]:
     """With the bundled models, which have weights of their own: what must hold whatever it costs."""
     import torch
 
-    from vidkit import generation as g
+    import vidkit
+    from vidkit.computing import Job, decode, denoise
     from vidkit.images import fit_image
+    from vidkit.limits import ResourceLimits
     from vidkit.progress import Reporter
     from vidkit.record import load_picture
     from vidkit.warm import WarmModels
@@ -209,12 +211,23 @@ def checks(bench: Bench) -> dict[str, bool]:
         for frames in (8, 40):
             request = {"base_model": str(base), "motion_adapter": str(adapter), "num_frames": frames, "strength": 1.0}
             needs = bench.job(pipeline="animatediff", **request)
-            picture = fit_image(load_picture(Path(g.__file__).parent / "examples" / "photo.jpg", 0), 64, 64)
-            job = g.Job(needs.params, needs.family, needs.models, needs.hashes, [picture], [], Path(), "mp4", [])
+            picture = fit_image(load_picture(Path(vidkit.__file__).parent / "examples" / "photo.jpg", 0), 64, 64)
+            job = Job(
+                needs.params,
+                needs.family,
+                needs.models,
+                needs.hashes,
+                [picture],
+                [],
+                Path(),
+                "mp4",
+                ResourceLimits(),
+                [],
+            )
             warm = WarmModels()
             pipe = warm.pipeline(job, plan)
-            latents.append(g.denoise(job, pipe, Reporter(None, None), lambda: None)[0].cpu())
-            g.decode(job, pipe, latents[-1].to(bench.device), Reporter(None, None))
+            latents.append(denoise(job, pipe, Reporter(None, None), lambda: None)[0].cpu())
+            decode(job, pipe, plan, latents[-1], Reporter(None, None))
             modules = dict(pipe.motion_adapter.named_parameters())
             shared = all(weight is modules.get(key, weight) for key, weight in pipe.unet.named_parameters())
             found[f"{frames} frames, offload {offload}: weights are there once"] = shared

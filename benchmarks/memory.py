@@ -7,9 +7,6 @@ The models have the published configs, and weights of zeros that take no room on
 alone. They are loaded and called as vidkit does it. Results are written after each setting. What is alive when, and the
 coefficients of `vidkit.memory`, were worked out on the settings marked "calibration"; those marked "judged" were drawn
 and measured afterwards. Exits with 1 when a judged prediction misses its target.
-
-"dropped", by phase, are bytes that were on the device when a setting was measured, and are not put there any more: a
-second copy of AnimateDiff's motion modules. They are subtracted until the setting is measured again (--again).
 """
 
 from __future__ import annotations
@@ -61,8 +58,10 @@ class Meter:
 def measure(setting: Setting, models: Path, device: str, pipes: dict[Any, Any]) -> dict[str, Any]:
     """One request through vidkit's own loading, denoising and decoding."""
 
-    from vidkit import generation as g
+    from vidkit.computing import Job, decode, denoise
     from vidkit.images import fit_image
+    from vidkit.limits import ResourceLimits
+    from vidkit.placement import place, restore
     from vidkit.progress import Reporter
     from vidkit.record import load_picture
     from vidkit.resolving import resolve_request
@@ -70,29 +69,34 @@ def measure(setting: Setting, models: Path, device: str, pipes: dict[Any, Any]) 
     from vidkit.warm import fresh_pipeline
 
     found = resolve_request(setting.params(models), load_settings())
-    params, plan = found.params, setting.plan(device)
+    plan = setting.plan(device)
+    params = plan.applied(found.params)
     pictures = [fit_image(load_picture(path, 0), params.width, params.height, params.fit) for path in found.pictures]
-    job = g.Job(params, found.family, found.models, {}, pictures, [], Path(), "mp4", found.notes)
-    key = (setting.model, setting.conditioning, setting.offload)
+    limits = ResourceLimits()
+    job = Job(params, found.family, found.models, {}, pictures, [], Path(), "mp4", limits, found.notes)
+    key = (setting.model, setting.conditioning)
     if key not in pipes:
         pipes.clear()
         gc.collect()
         pipes[key] = fresh_pipeline(job, plan)
-    pipe, began = pipes[key], time.monotonic()
+    pipe = pipes[key]
+    place(pipe, plan)
+    began = time.monotonic()
     meter = Meter(device)
     first = pipe.unet if getattr(pipe, "controlnet", None) is None else pipe.controlnet
     with before_first_call(first, lambda: meter.mark("encode")):
-        latents, _ = g.denoise(job, pipe, Reporter(None, None), lambda: None)
+        latents, _ = denoise(job, pipe, Reporter(None, None), lambda: None)
     meter.mark("denoise")
-    g.decode(job, pipe, latents, Reporter(None, None))
+    decode(job, pipe, plan, latents.cpu(), Reporter(None, None))
     meter.mark("decode")
+    restore(pipe)
     return {"peaks": meter.peaks, "seconds": round(time.monotonic() - began, 2)}
 
 
 @contextmanager
 def before_first_call(module: Any, then: Callable[[], None]) -> Iterator[None]:
     """Before the offloading hooks, which move weights in the module's own forward."""
-    handle = module.register_forward_pre_hook(lambda *_: (handle.remove(), then())[1])
+    handle = module.register_forward_pre_hook(lambda *_: (handle.remove(), then())[1], prepend=True)
     try:
         yield
     finally:
@@ -166,15 +170,12 @@ def main() -> int:
     parser.add_argument("--convolutions", type=Path, help="measure what cuDNN takes, too, and write it here")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a rehearsal, nothing measured")
     parser.add_argument("--few", action="store_true", help="one small setting of each kind")
-    parser.add_argument("--again", action="store_true", help="measure again where something was dropped since")
     parser.add_argument("--predict", action="store_true", help="measure nothing")
     options = parser.parse_args()
     ends = time.monotonic() + options.seconds
     if options.convolutions:
         write(options.convolutions, about_this_machine() | {"convolutions": convolutions()})
     content = json.loads(options.results.read_text()) if options.results.exists() else {"settings": []}
-    if options.again:
-        content["settings"] = [row for row in content["settings"] if "dropped" not in row]
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
         make_models(models)
@@ -228,9 +229,8 @@ def error_of(row: Mapping[str, Any]) -> float:
 
 
 def allocated(row: Mapping[str, Any]) -> dict[str, int]:
-    """Measured peaks by phase, as they are now."""
-    dropped = row.get("dropped", {})
-    return {phase: peak["allocated"] - dropped.get(phase, 0) for phase, peak in row["peaks"].items()}
+    """Measured peaks by phase."""
+    return {phase: peak["allocated"] for phase, peak in row["peaks"].items()}
 
 
 def few() -> list[Setting]:
@@ -242,6 +242,8 @@ def few() -> list[Setting]:
         Setting("bundled:tiny-svd", 64, 64, 4, 2),
         Setting("bundled:tiny-animatediff", 64, 64, 4, 2),
         Setting("bundled:tiny-animatediff", 64, 64, 4, 2, conditioning="pia"),
+        Setting("bundled:tiny-svd", 64, 64, 8, 2, halves=True, slices=True, vae_float32=True, window_frames=5),
+        Setting("bundled:tiny-animatediff", 64, 64, 4, 2, slices=True, host_skips=True),
     ]
 
 

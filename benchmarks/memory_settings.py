@@ -62,6 +62,12 @@ class Setting:
     def family(self) -> Any:
         return "svd" if "svd" in self.model else "animatediff"
 
+    @property
+    def measures(self) -> bool:
+        """Whether its plan has any but offloading model by model, or the request windows."""
+        taken = any(getattr(self, name) for name in MEASURES)
+        return taken or self.offload == "layers" or self.window_frames is not None
+
     def plan(self, device: str) -> Plan:
         """On the CPU, a rehearsal: what waits in the host's memory waits where it is."""
         dtype, offload = ("float16", self.offload) if device == "cuda" else ("float32", "none")
@@ -69,10 +75,12 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """By model and offload, so that each is loaded once."""
+    """Judged ones first, each model's together, so that it is loaded once for them."""
     chosen = [*svd_settings(), *animatediff_settings(), *other_models(), *table_and_drawn(), *measure_by_measure()]
     together = [*chosen, *judged_settings(), *judged_with_measures()]
-    return sorted(together, key=lambda setting: (setting.model[::-1], setting.conditioning, setting.offload != "none"))
+    return sorted(
+        together, key=lambda one: (one.split != "judged", one.model[::-1], one.conditioning, one.offload != "none")
+    )
 
 
 def svd_settings() -> list[Setting]:

@@ -47,8 +47,9 @@ def main() -> int:
 def measured(setting: Setting, models: Path, device: str, steps: int, pairs: int) -> dict[str, Any]:
     import torch
 
-    from vidkit import generation as g
+    from vidkit.computing import Job, denoise
     from vidkit.images import fit_image
+    from vidkit.limits import ResourceLimits
     from vidkit.panel.looks import animated
     from vidkit.progress import Reporter
     from vidkit.record import load_picture
@@ -66,12 +67,12 @@ def measured(setting: Setting, models: Path, device: str, steps: int, pairs: int
     found = resolve_request(setting.params(models).replace(num_inference_steps=steps), load_settings())
     params, plan = found.params, setting.plan(device)
     pictures = [fit_image(load_picture(path, 0), params.width, params.height, params.fit) for path in found.pictures]
-    job = g.Job(params, found.family, found.models, {}, pictures, [], Path(), "mp4", found.notes)
+    job = Job(params, found.family, found.models, {}, pictures, [], Path(), "mp4", ResourceLimits(), found.notes)
     pipe = fresh_pipeline(job, plan)
 
     def seconds(on_preview: Any) -> float:
         began = time.perf_counter()
-        g.denoise(job, pipe, Reporter(None, None), lambda: None, on_preview)
+        denoise(job, pipe, Reporter(None, None), lambda: None, on_preview)
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480, help="no row is begun after that")
     parser.add_argument("--caps", type=float, nargs="+", default=[11, 0, 8, 6, 4], help="GiB, in this order; 0: none")
     parser.add_argument("--rows", nargs="+", default=[""], help="only rows whose names begin so")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--few", action="store_true", help="small rows, bundled models")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -158,6 +158,7 @@ def one_childs_rows(
             for line in process.stdout or ():
                 left.pop(0)
                 yield json.loads(line)
+            process.wait()
         finally:
             hung.cancel()
             process.kill()
@@ -322,7 +323,7 @@ def problems_of(row: Row, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 #: changes by the plan that leave a family's clips as they are
-EXACT = {("animatediff", "decode_chunk_size")}
+EXACT = {("animatediff", "decodeChunkSize")}
 
 
 def peak_of(row: Mapping[str, Any], kind: str) -> int:

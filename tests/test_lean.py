@@ -180,7 +180,7 @@ def test_a_half_installed_pipeline_can_be_removed_and_another_plan_replaces_one(
     unet = svd_networks.unet
     plain = svd_unet(svd_networks, 2)
     with pytest.raises(AttributeError):
-        lean.install(SimpleNamespace(unet=unet, vae=None), plan(**MEASURES["all"]))
+        lean.install(SimpleNamespace(unet=unet, vae=torch.nn.Module()), plan(**MEASURES["all"]))
     assert lean_modules(unet)
     lean.remove(svd_networks)
     assert not lean_modules(unet)
@@ -270,7 +270,7 @@ def far_away(networks: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("networks", ["svd", "animatediff"], indirect=True)
 def test_few_maps_are_alive_at_once(far_away: Any) -> None:
-    """In plain diffusers nine and more of each video: skip connections, and what layers make of their input."""
+    """In plain diffusers twenty and more of each video: skip connections, and what layers make of their input."""
     frames, height, width = 32, 16, 16
     is_svd = not far_away.controlnet
     one_map = frames * 32 * height * width * 4
@@ -285,11 +285,11 @@ def test_few_maps_are_alive_at_once(far_away: Any) -> None:
             far_away.unet(empty(2, 4, frames, height, width, dtype=torch.float32), empty(), encoder_hidden_states=text)
 
     def maps(**measures: bool) -> float:
-        lean.install(far_away, plan(**measures), one_map // 4)
+        lean.install(far_away, plan(**measures), one_map // 3)
         return (most_alive(far_away.unet, call) - latents) / one_map
 
-    assert maps() > 2 * 9
-    assert maps(**MEASURES["all"]) < 4, "a layer's input, as much again, and what its slices take"
+    assert maps() > 2 * 20
+    assert maps(**MEASURES["all"]) < 6, "a layer's input, as much again, and what its slices take"
 
 
 @pytest.mark.parametrize("networks", ["svd"], indirect=True)

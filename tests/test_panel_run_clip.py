@@ -14,7 +14,7 @@ from run_folders import files
 from vidkit.errors import Cancelled, InputError, SetupError
 from vidkit.panel.run_clip import plan, run_clip
 from vidkit.progress import CancelToken, Progress
-from vidkit.record import key_of, show
+from vidkit.record import RESULTS_VERSION, key_of, show
 from vidkit.runs import RunFolder, claim, content_key, read_manifest
 from vidkit.video import read_frames, sidecar_path
 
@@ -45,7 +45,7 @@ def test_a_clip_is_a_run_under_its_content_key_and_is_made_once(tiny_svd_folder:
     assert manifest is not None
     assert manifest.request["fps"] == 12
     assert manifest.request["motionBucketId"] == 127
-    assert key_of({"resultsVersion": 1, **manifest.model_dump(by_alias=True)}) == run.key
+    assert key_of({"resultsVersion": RESULTS_VERSION, **manifest.model_dump(by_alias=True)}) == run.key
     assert {"load", "denoise", "overhead", "total"} <= set(manifest.timing)
     assert manifest.plan["device"] in ("cpu", "cuda")
     assert str(image.parent) not in run.manifest.read_text()

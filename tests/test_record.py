@@ -148,6 +148,7 @@ def test_a_clip_that_was_changed_to_fit_makes_itself_again_where_there_is_room(
 ) -> None:
     request = svd(image, width=256, height=192, num_frames=10, num_inference_steps=1, base_model="bundled:tiny-svd")
     monkeypatch.setenv("VIDKIT_LIMIT_MEMORY", "0.1")
+    first = clips.frames_of({**request, "allow_changes": True})
     clip = make({**request, "allow_changes": True}, tmp_path / "clip.mp4")
     record = show(clip)
     changes = record["plan"]["changes"]
@@ -157,9 +158,9 @@ def test_a_clip_that_was_changed_to_fit_makes_itself_again_where_there_is_room(
     monkeypatch.delenv("VIDKIT_LIMIT_MEMORY")
     again = request_from_clip(clip)
     assert changes.items() <= again.items()
-    remade, first = read_frames(make(again, tmp_path / "again.mp4")), read_frames(clip)
+    remade = clips.frames_of(again)
     assert remade.shape == first.shape
-    assert np.abs(remade.astype(int) - first).mean() < 0.5  # without the measures' rounding
+    assert np.abs(remade.astype(int) - first).max() <= 1  # the measures round otherwise
 
 
 def test_a_model_outside_the_models_folder_is_found_again(tiny_svd_folder: Path, image: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import vidkit
 from vidkit import generation
 from vidkit.device import chosen_device, plain_plan
 from vidkit.errors import Cancelled, SetupError
-from vidkit.memory import cache_room, room_beside
+from vidkit.memory import fitting, room_beside
 from vidkit.models.loading import reading
 from vidkit.models.loading.warm import WarmComponents
 from vidkit.progress import CancelToken, Progress, Reporter
@@ -232,7 +232,7 @@ def test_a_request_leaves_the_room_that_it_does_not_need(
     plan = plain_plan(chosen_device())
     rooms = []
     for available in (2**30, 2**31):
-        monkeypatch.setattr(cache_room, "available", lambda available=available: available)
+        monkeypatch.setattr(fitting, "free_host_memory", lambda available=available: available)
         for frames in (4, 40):
             job = clips.prepared(clips.svd_request(tiny_svd_folder, image, num_frames=frames))
             rooms.append(room_beside(job.params, job.models, plan, lambda place: {"cpu": 1000}[place])["cpu"])
@@ -265,7 +265,7 @@ def test_models_that_have_no_room_are_dropped(
     both = [tiny_svd_folder.name, tiny_animatediff.base.name, tiny_animatediff.motion_adapter.name]
     assert generation.loaded_models() == both
     unet = weakref.ref(generation.last_pipeline().unet)
-    monkeypatch.setattr(cache_room, "available", lambda: 0)
+    monkeypatch.setattr(fitting, "free_host_memory", lambda: 0)
     frames = clips.frames_of(svd)
     assert generation.loaded_models() == [tiny_svd_folder.name]
     assert unet() is None

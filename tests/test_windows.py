@@ -54,7 +54,7 @@ def ask(svd_of_six: Path, parts_of_six: TinyAnimateDiff, image: Path) -> Ask:
     """A request of a mode, for models that hold six frames."""
 
     def request(mode: str, **more: Any) -> dict[str, Any]:
-        more = {"num_inference_steps": STEPS, **more}
+        more = {"num_inference_steps": 2, **more}
         if mode == "svd":
             return clips.svd_request(svd_of_six, image, **more)
         return clips.animatediff_request(parts_of_six, image, mode, **more)
@@ -148,7 +148,7 @@ def steadied_by_hand(window: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_windows_worked_out_by_hand(ask: Ask, mode: str) -> None:
     """Eleven frames of a model that holds six: three windows that share three frames, at 0, 3 and 6, the last cut."""
-    ours = clips.frames_of(ask(mode, num_frames=11, decode_chunk_size=1))
+    ours = clips.frames_of(ask(mode, num_frames=11, decode_chunk_size=1, num_inference_steps=STEPS))
     pipe = generation.last_pipeline()
     expected = plain_window(pipe, clips.picture(), HELD, mode)
     first = expected[0]
@@ -166,7 +166,7 @@ def test_the_windows_worked_out_by_hand(ask: Ask, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_clip_that_the_model_holds_is_the_plain_pipelines(ask: Ask, mode: str) -> None:
     for frames in (2, HELD):
-        ours, notes = clips.computed(ask(mode, num_frames=frames, decode_chunk_size=HELD))
+        ours, notes = clips.computed(ask(mode, num_frames=frames, decode_chunk_size=HELD, num_inference_steps=STEPS))
         pipe = generation.last_pipeline()
         latents = plain_window(pipe, clips.picture(), frames, mode)
         by_hand = plain_pixels(pipe, latents, mode).astype(int)
@@ -177,16 +177,18 @@ def test_a_clip_that_the_model_holds_is_the_plain_pipelines(ask: Ask, mode: str)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_longer_clip_begins_as_the_plain_one(ask: Ask, mode: str) -> None:
-    whole = clips.frames_of(ask(mode, num_frames=HELD, decode_chunk_size=2))
-    longer = clips.frames_of(ask(mode, num_frames=HELD + 1, decode_chunk_size=2))
-    np.testing.assert_array_equal(longer[: HELD - 3], whole[: HELD - 3])
-    assert (longer[HELD - 3 : HELD] != whole[HELD - 3 : HELD]).any((1, 2, 3)).all()  # cross-faded
+    whole = clips.frames_of(ask(mode, num_frames=HELD, decode_chunk_size=3))
+    longer = clips.frames_of(ask(mode, num_frames=HELD + 1, decode_chunk_size=3))
+    # the decoder rounds otherwise where its input lies otherwise in memory
+    assert np.abs(longer[: HELD - 3].astype(int) - whole[: HELD - 3]).max() <= 1
+    faded = np.abs(longer[HELD - 3 : HELD].astype(int) - whole[HELD - 3 : HELD])
+    assert (faded.max((1, 2, 3)) > 3).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("frames", [7, 9, 10, 11, 14, 15])
 def test_the_clip_is_as_long_as_asked_and_no_pass_is_longer_than_the_model(ask: Ask, mode: str, frames: int) -> None:
-    request = ask(mode, num_inference_steps=1, num_frames=frames)
+    request = ask(mode, num_inference_steps=2 if mode == "init" else 1, num_frames=frames)  # strength leaves one out
     clips.frames_of(request | {"num_frames": 2})
     pipe = generation.last_pipeline()
     seen: list[tuple[int, ...]] = []
@@ -380,7 +382,7 @@ def test_a_cards_range_still_counts(svd_of_six: Path, image: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("mode", MODES)
 def test_fewer_frames_at_once_where_asked(ask: Ask, mode: str) -> None:
-    request = ask(mode, num_inference_steps=2, num_frames=7, window_frames=4)
+    request = ask(mode, num_frames=7, window_frames=4)
     clips.frames_of(request | {"num_frames": 2})
     seen: list[tuple[int, ...]] = []
     handle = generation.last_pipeline().unet.register_forward_pre_hook(

@@ -34,7 +34,7 @@ AI_GENERATED: Final = {
 }
 
 #: raised when the same request would give other frames than before
-RESULTS_VERSION: Final = 1
+RESULTS_VERSION: Final = 2
 
 #: parameters that say where things lie on this machine, not what the clip is
 PATH_PARAMETERS: Final = (

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from vidkit.memory.activations import FEED_FORWARD, Denoiser, Peak, Plane
 from vidkit.memory.activations import resnet as plain_resnet
-from vidkit.pipelines.lean.slicing import Slicing, ranges
+from vidkit.pipelines.lean.slicing import Slicing
 
 #: values inside a transformer's block, in widths of its input: that, the sum so far, its norm, the attention's output
 BLOCK: Final = 4 + FEED_FORWARD
@@ -50,10 +50,9 @@ class LeanLayers:
         whole = 0 if is_all(part, plane) else plane.of(out)
         self.peak.moment(held, whole, part.of(out), part.workspace(into, out))
 
-    def resnet(
-        self, plane: Plane, held: int, into: int, out: int, *, temporal: bool, part: int = 0, in_place: bool = False
-    ) -> None:
-        """part: bytes of a slice of its input where that is no view. in_place: its result is where its input was."""
+    def resnet(self, plane: Plane, held: int, into: int, out: int, *, part: int = 0, in_place: bool = False) -> None:
+        """The spatial one. part: bytes of a slice of its input, where that is no view of a map. in_place: where a slice
+        was read, its result is written."""
         frames = self.frames(plane, into)
         whole = 0 if in_place or is_all(frames, plane) else plane.of(out)
         plain_resnet(self.peak, frames, held + whole + part, into, out, temporal=False)
@@ -111,11 +110,20 @@ class LeanDenoiser(LeanLayers):
         self.middle = self.planes[-1].of(denoiser.channels[-1])
 
     def bytes_at_peak(self, held: int = 0) -> int:
+        if self.residuals:
+            self._controlnet(held)
         residuals = self.all_skips + self.middle if self.residuals and not self.slicing.host_skips else 0
         self._down(held + residuals)
         self._middle(held + residuals + self._waiting(self.all_skips))
         self._up(held)
         return self.peak.bytes
+
+    def _controlnet(self, held: int) -> None:
+        """It has the UNet's first half, whose first map it keeps, and that of the picture, of one video."""
+        first_map = self.planes[0].of(self.denoiser.channels[0])
+        kept = first_map - self._waiting(first_map) + first_map // self.planes[0].videos
+        self._down(held + kept)
+        self._middle(held + kept + self._waiting(self.all_skips))
 
     def _waiting(self, skips: int) -> int:
         """Of so many bytes of skip connections, what is on the device while no layer reads them."""
@@ -129,7 +137,7 @@ class LeanDenoiser(LeanLayers):
         for level, out in enumerate(channels):
             for _ in range(self.denoiser.layers[level]):
                 around = held + self._waiting(made - source)
-                self.resnet(planes[level], around + source, into, out, temporal=self.denoiser.temporal)
+                self.resnet(planes[level], around + source, into, out)
                 self._mix(planes[level], held + self._waiting(made), out, attentive=self.denoiser.attentive[level])
                 into, source = out, planes[level].of(out)
                 made += source
@@ -141,10 +149,9 @@ class LeanDenoiser(LeanLayers):
         """held: all skip connections among it, the last of which it reads."""
         plane, channels = self.planes[-1], self.denoiser.channels[-1]
         read = plane.of(channels) if self.slicing.host_skips else 0
-        temporal = self.denoiser.temporal
-        self.resnet(plane, held + read, channels, channels, temporal=temporal)
+        self.resnet(plane, held + read, channels, channels)
         self._mix(plane, held, channels, attentive=True)
-        self.resnet(plane, held + plane.of(channels), channels, channels, temporal=temporal, in_place=True)
+        self.resnet(plane, held + plane.of(channels), channels, channels, in_place=True)
         self._mix(plane, held, channels, attentive=False, motion=False)
 
     def _mix(self, plane: Plane, held: int, channels: int, *, attentive: bool, motion: bool = True) -> None:
@@ -201,7 +208,6 @@ class LeanDenoiser(LeanLayers):
             held + ahead,
             into,
             out,
-            temporal=self.denoiser.temporal,
             part=frames.of(into),
             in_place=into_below or into_skip,
         )
@@ -210,6 +216,36 @@ class LeanDenoiser(LeanLayers):
 # --- the decoder ----------------------------------------------------------------------------------------------------
 
 
-def lean_decoder_peak(vae: Mapping[str, Any], plane: Plane, slicing: Slicing) -> int:
-    """AutoencoderKLTemporalDecoder's, as `activations.decoder_peak`."""
-    return plane.of(0) + first(ranges(1, 1, slicing.slice_bytes))
+class LeanDecoder(LeanLayers):
+    """AutoencoderKLTemporalDecoder's; its encoder is diffusers' own. The map in hand is all that is there."""
+
+    def __init__(self, vae: Mapping[str, Any], slicing: Slicing) -> None:
+        super().__init__(slicing)
+        self.channels = [int(channels) for channels in reversed(vae["block_out_channels"])]
+        self.layers = int(vae.get("layers_per_block", 1))
+        self.latent_channels = int(vae.get("latent_channels", 4))
+
+    def bytes_at_peak(self, plane: Plane) -> int:
+        """plane: of the latents."""
+        into, below = self.channels[0], 0
+        self.convolution(plane, plane.of(self.latent_channels), self.latent_channels, into)
+        for _ in range(self.layers):
+            self._resnet(plane, plane.of(into), into, into)
+        for level, out in enumerate(self.channels):
+            for layer in range(self.layers + 1):
+                below = plane.of(into)
+                if layer == 0 and level > 0:  # made larger as it is read
+                    plane = plane.doubled()
+                    frames = self.frames(plane, into)
+                    self.peak.moment(below, 2 * frames.of(into), frames.workspace(into, into))
+                    self._resnet(plane, below, into, out, part=frames.of(into))
+                else:
+                    self._resnet(plane, below, into, out, in_place=into == out)
+                into = out
+        frames = self.frames(plane, into)
+        self.peak.moment(plane.of(into), 2 * frames.of(into), plane.of(3), frames.workspace(into, 3))
+        return self.peak.bytes
+
+    def _resnet(self, plane: Plane, held: int, into: int, out: int, *, part: int = 0, in_place: bool = False) -> None:
+        self.resnet(plane, held, into, out, part=part, in_place=in_place)
+        self.temporal_resnet(plane, plane.of(out), out)

@@ -7,7 +7,7 @@ from typing import Final
 
 from vidkit.device import GIB, Plan
 from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
-from vidkit.memory.lean_activations import LeanDenoiser
+from vidkit.memory.lean_activations import LeanDecoder, LeanDenoiser
 from vidkit.memory.parts import configs_of, weights_of
 from vidkit.memory.weights import SIZES, in_pinned_memory
 from vidkit.params import GenerationParams
@@ -110,8 +110,7 @@ class Request:
 
     def decoding(self, frames: int) -> int:
         clip = self.latents(self.frames).of(self.vae["latent_channels"])
-        peak = decoder_peak(self.vae, self.latents(frames, size=self.vae_size), temporal=self.is_svd)
-        return self.on_device(self.weights.vae, vae_size=self.vae_size) + clip + peak + self.cublas
+        return self.on_device(self.weights.vae, vae_size=self.vae_size) + clip + self.decoder_peak(frames) + self.cublas
 
     # --- weights ----------------------------------------------------------------------------------------------------
 
@@ -196,6 +195,16 @@ class Request:
         if self.is_guided and self.plan.halves and not self.plan.host_skips:
             held += added // 2  # the second half's
         return LeanDenoiser(denoiser, plane, self.slicing, residuals=added > 0).bytes_at_peak(held)
+
+    def decoder_peak(self, frames: int) -> int:
+        latents = self.latents(frames, size=self.vae_size)
+        if not self.plan.slices:
+            return decoder_peak(self.vae, latents, temporal=self.is_svd)
+        if self.is_svd:
+            return LeanDecoder(self.vae, Slicing(SLICE_BYTES)).bytes_at_peak(latents)
+        # the plain autoencoder decodes one frame after the other
+        pictures = Plane(1, frames, self.height, self.width, self.vae_size).of(3)
+        return pictures + decoder_peak(self.vae, self.latents(1, size=self.vae_size), temporal=False)
 
 
 def is_guided(params: GenerationParams) -> bool:

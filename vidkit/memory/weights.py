@@ -25,7 +25,7 @@ OTHERS: Final = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8
 #: the layers of a UNet, an adapter or a ControlNet that come to the device one by one (`vidkit.pipelines.layers`), in
 #: their keys, and in those of the original checkpoints
 LAYER: Final = re.compile(
-    r"(blocks\.\d+|mid_block)\.(resnets|attentions|motion_modules|downsamplers)\.\d+\."
+    r"((down|up)_blocks\.\d+|mid_block)\.(resnets|attentions|motion_modules|downsamplers)\.\d+\."
     r"|input_blocks\.[1-9]\d*\.\d+\.|middle_block\.\d+\.|output_blocks\.\d+\.\d+\.(?!conv\.)"
 )
 

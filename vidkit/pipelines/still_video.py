@@ -58,8 +58,8 @@ class StillVideo:
 def still_video(
     pipe: Any, picture: Image.Image, params: GenerationParams, frames: int, before: torch.Tensor | None
 ) -> StillVideo:
-    """As the pipeline's `prepare_latents` makes it of a list of one picture, to the bit, which it encodes once for each
-    frame and keeps as often on the device."""
+    """As the pipeline's `prepare_latents` makes it of a list of one picture, which it encodes once for each frame and
+    keeps as often on the device; to the bit where it encodes one at a time, else up to rounding."""
     import torch
     from diffusers.utils.torch_utils import randn_tensor
 
@@ -76,7 +76,8 @@ def still_video(
     # drawn in the pipeline's order, which encodes as many frames at once as it decodes
     chunks = [min(params.decode_chunk_size, frames - start) for start in range(0, frames, params.decode_chunk_size)]
     drawn = [randn_tensor((n, *found.mean.shape[1:]), generator, device, found.mean.dtype) for n in chunks]
-    latents = vae.config.scaling_factor * (found.mean + found.std * torch.cat(drawn))[None].to(pipe.dtype)
+    samples = (found.mean + found.std * torch.cat(drawn)).contiguous()  # networks round by how values lie in memory
+    latents = vae.config.scaling_factor * samples[None].to(pipe.dtype)
     return StillVideo(latents, randn_tensor(latents.shape, generator, device, pipe.dtype), before)
 
 

@@ -56,13 +56,14 @@ def install(pipe: Any, measures: Measures, slice_bytes: int = SLICE_BYTES) -> No
     To be called before other hooks (offload) wrap forwards; `remove` after these were taken off.
     """
     remove(pipe)
-    networks = [pipe.unet, *filter(None, [getattr(pipe, "controlnet", None)])]
+    parts = parts_of(pipe)
+    networks = [part for name, part in parts.items() if name != "vae"]
     if measures.slices or measures.host_skips:
         how = Slicing(slice_bytes if measures.slices else None, measures.host_skips)
         for network in networks:
             install_network(network, how)
-    if measures.slices:
-        install_autoencoder(pipe.vae, how)
+    if measures.slices and "vae" in parts:
+        install_autoencoder(parts["vae"], how)
     if measures.halves:
         for network in networks:
             network.forward = LeanForward(by_halves, (network,))
@@ -70,13 +71,18 @@ def install(pipe: Any, measures: Measures, slice_bytes: int = SLICE_BYTES) -> No
 
 def remove(pipe: Any) -> None:
     """Take back what `install` did: the networks compute as diffusers' again."""
-    for name in ("unet", "controlnet", "vae"):
-        component = getattr(pipe, name, None)
-        for module in component.modules() if component is not None else ():
-            if isinstance(module.__dict__.get("forward"), LeanForward):
+    for part in parts_of(pipe).values():
+        for module in part.modules():
+            if isinstance(vars(module).get("forward"), LeanForward):
                 del module.forward
-    if type(pipe.vae).__name__ == "AutoencoderKL":
-        pipe.vae.disable_slicing()
+        if type(part).__name__ == "AutoencoderKL":
+            part.disable_slicing()
+
+
+def parts_of(pipe: Any) -> dict[str, Any]:
+    """Of a pipeline, what can compute leanly."""
+    found = {name: getattr(pipe, name, None) for name in ("controlnet", "unet", "vae")}
+    return {name: part for name, part in found.items() if part is not None}
 
 
 def install_network(network: Any, how: Slicing) -> None:
