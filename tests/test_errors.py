@@ -1,4 +1,4 @@
-"""The error tree, and that the README lists every code there is."""
+"""The error tree, and that the README tells of it what holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidkit.errors import CODES, EXIT_CODES, Cancelled, CriticalError, GenerationError, InputError, SetupError
+from vidkit.errors import CODES, EXIT_CODES, Cancelled, Category, CriticalError, GenerationError, InputError, SetupError
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -47,7 +47,8 @@ def test_errors_survive_pickling() -> None:
 
 
 @pytest.mark.parametrize("category", CODES)
-def test_the_readme_lists_every_code_under_its_category(category: str) -> None:
+def test_the_readme_names_every_category_with_its_exit_code_and_no_code_of_another(category: Category) -> None:
+    """All codes are in docs/troubleshooting.md (test_troubleshooting.py)."""
     row = next(line for line in README.splitlines() if line.strip().startswith(f"| `{category}` | "))
-    assert set(re.findall(r"`(\w+)`", row)) == {category, *CODES[category]}  # type: ignore[index]
-    assert f"| {EXIT_CODES[category]}" in row  # type: ignore[index]
+    assert set(re.findall(r"`(\w+)`", row)) <= {category, *CODES[category]}
+    assert f"| {EXIT_CODES[category]}" in row

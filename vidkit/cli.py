@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import vidkit
-from vidkit import cli_models, cli_plan, cli_sweep
+from vidkit import cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
 from vidkit.cli_output import Output
 from vidkit.cli_request import (
     SOURCES,
@@ -54,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failure: VidkitError
     try:
         options, rest = make_parser().parse_known_args(given)
-        if rest:
+        if rest and "unknown_options" not in options:  # `vidkit lab` hands them on
             raise unknown_argument(rest)
+        options.unknown_options = rest
         return int(options.run(options, output))
     except VidkitError as error:
         failure = error
@@ -80,6 +81,8 @@ def make_parser() -> Parser:
     cli_plan.add_verbs(verbs)
     cli_sweep.add_verbs(verbs)
     cli_models.add_verbs(verbs)
+    cli_lab.add_verbs(verbs)
+    cli_explain.add_verbs(verbs)
     return parser
 
 
@@ -226,3 +229,4 @@ def success_lines(response: Mapping[str, Any]) -> Iterable[str]:
 def failure_lines(response: Mapping[str, Any]) -> Iterable[str]:
     yield f"{response['error']}: {response['message']}"
     yield from (f"  - {suggestion}" for suggestion in response["suggestions"])
+    yield f"More:  vidkit explain {response['code']}"

@@ -1,4 +1,4 @@
-"""Every way vidkit can fail: one table of codes, one exception tree.
+"""Every way vidkit can fail, as one exception tree; its codes are the table in `vidkit.error_codes`.
 
 Each error names what was wrong, the value, and the remedy. The command line prints it as one JSON document
 (`VidkitError.to_json`) and ends with the category's exit code.
@@ -7,61 +7,18 @@ Each error names what was wrong, the value, and the remedy. The command line pri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
-Category = Literal["input", "system", "generation", "critical"]
+from vidkit.error_codes import CATEGORIES as CATEGORIES
+from vidkit.error_codes import CODES as CODES
+from vidkit.error_codes import Category as Category
+from vidkit.error_codes import ErrorKind as ErrorKind
 
 EXIT_CODES: Final[dict[Category, int]] = {"generation": 1, "input": 2, "system": 3, "critical": 4}
 EXIT_CANCELLED: Final = 130
 
 #: of a cell's output that holds an error's JSON: what runs a notebook reads from it why it failed
 ERROR_MIMETYPE: Final = "application/vnd.vidkit.error+json"
-
-#: category -> code -> the short title that stands in the response's `error` key
-CODES: Final[dict[Category, dict[str, str]]] = {
-    "input": {
-        "invalid_json": "Invalid JSON",
-        "invalid_request": "Invalid request",
-        "unknown_parameter": "Unknown parameter",
-        "missing_parameter": "Missing parameter",
-        "invalid_value": "Invalid value",
-        "out_of_range": "Parameter out of range",
-        "empty_prompt": "Empty prompt",
-        "invalid_size": "Invalid size",
-        "image_not_found": "Image not found",
-        "invalid_image": "Invalid image",
-        "image_too_large": "Image too large",
-        "over_limit": "Over a limit of this machine",
-        "output_exists": "Output file exists",
-        "clip_not_found": "Clip not found",
-        "invalid_clip": "Invalid clip",
-    },
-    "system": {
-        "cuda_not_available": "CUDA not available",
-        "model_not_found": "Model not found",
-        "invalid_model": "Invalid model",
-        "missing_dependency": "Missing dependency",
-        "output_not_writable": "Output folder not writable",
-        "invalid_config": "Invalid settings file",
-        "no_network": "No network",
-        "access_denied": "Access denied",
-        "download_failed": "Download failed",
-    },
-    "generation": {
-        "out_of_memory": "CUDA out of memory",
-        "out_of_host_memory": "Out of memory",
-        "corrupted_output": "Corrupted output",
-        "timeout": "Timeout",
-        "encoding_failed": "Video encoding failed",
-        "cancelled": "Cancelled",
-    },
-    "critical": {
-        "disk_full": "Disk full",
-        "process_killed": "Process killed",
-        "gpu_driver": "GPU driver error",
-        "internal_error": "Internal error",
-    },
-}
 
 
 class Remedy(str):
@@ -94,7 +51,7 @@ class VidkitError(Exception):
 
     def __init__(self, code: str, message: str, suggestions: Sequence[str] = (), concerns: Sequence[str] = ()) -> None:
         if code not in CODES[self.category]:
-            raise ValueError(f"{code!r} is no code of the category {self.category}; see vidkit.errors.CODES")
+            raise ValueError(f"{code!r} is no code of the category {self.category}; see vidkit.error_codes")
         super().__init__(message)
         self.code = code
         self.message = message
@@ -123,7 +80,7 @@ class VidkitError(Exception):
         """The error response of the JSON protocol."""
         return {
             "status": "error",
-            "error": CODES[self.category][self.code],
+            "error": CODES[self.category][self.code].title,
             "message": self.message,
             "suggestions": self.suggestions,
             "code": self.code,
