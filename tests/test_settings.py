@@ -24,7 +24,7 @@ def test_updates_keep_what_they_do_not_name(vidkit_home: Path) -> None:
     path = vidkit_home / "config.json"
     path.write_text('{"defaultModels": {"svd": "mine"}, "future": [1]}')
     update_settings(panel={"request": {"seed": 3}})
-    assert load_settings() == Settings({"svd": "mine"}, {"request": {"seed": 3}})
+    assert load_settings() == Settings(default_models={"svd": "mine"}, panel={"request": {"seed": 3}})
     assert json.loads(path.read_text())["future"] == [1]
     assert sorted(file.name for file in vidkit_home.iterdir() if file.suffix != ".lock") == ["config.json"]
 

@@ -6,15 +6,16 @@ comes first. 0 is no limit.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
-from vidkit.errors import CriticalError, InputError, Remedy, SetupError
+from pydantic import AfterValidator, ConfigDict, Field
+
+from vidkit.errors import CriticalError, InputError, Remedy
 from vidkit.files import free_disk_bytes
 from vidkit.params import GenerationParams
+from vidkit.settings_schema import Part, PlainNumber, entries, setting
 
 #: seconds: the specification's
 TIME: Final = 600.0
@@ -30,21 +31,27 @@ CLIP_BYTES: Final = 1.5
 PICTURE_BYTES: Final = 6.5
 
 
-@dataclass(frozen=True)
-class ResourceLimits:
-    """None: no limit. A request over the limit of frames, pixels or disk is refused before anything is loaded.
+#: 0 is no limit
+Amount = Annotated[Annotated[float, Field(ge=0)] | None, PlainNumber, AfterValidator(lambda value: value or None)]
+Count = Annotated[Annotated[int, Field(ge=0)] | None, PlainNumber, AfterValidator(lambda value: value or None)]
 
-    time: seconds that a clip may be computed; waiting for the device does not count.
-    memory: GiB that a request may take where it computes, of the GPU's memory or the host's: plans fit into it.
-    frames: of a clip; pixels: of a frame, width times height.
-    disk: GiB that stay free beside the clip.
-    """
 
-    time: float | None = TIME
-    memory: float | None = None
-    frames: int | None = None
-    pixels: int | None = None
-    disk: float | None = SPARE_DISK
+class ResourceLimits(Part):
+    """None: no limit. A request over the limit of frames, pixels or disk is refused before anything is loaded."""
+
+    model_config = ConfigDict(extra="forbid")  # a limit that was mistyped would not hold, and nobody would notice
+
+    time: Amount = setting(
+        TIME, "Seconds that a clip may be computed; waiting for the device does not count.", "VIDKIT_LIMIT_TIME"
+    )
+    memory: Amount = setting(
+        None,
+        "GiB that a request may take where it computes, of the GPU's memory or the host's; plans fit into it.",
+        "VIDKIT_LIMIT_MEMORY",
+    )
+    frames: Count = setting(None, "Frames of a clip.", "VIDKIT_LIMIT_FRAMES")
+    pixels: Count = setting(None, "Pixels of a frame, width times height.", "VIDKIT_LIMIT_PIXELS")
+    disk: Amount = setting(SPARE_DISK, "GiB that stay free beside the clip.", "VIDKIT_LIMIT_DISK")
 
     @property
     def memory_bytes(self) -> int | None:
@@ -54,45 +61,6 @@ class ResourceLimits:
         """Bytes of device memory that a request may take, of those that are free; None: nobody knows."""
         known = [bytes_ for bytes_ in (free, self.memory_bytes) if bytes_ is not None]
         return min(known) if known else None
-
-
-def read_limits(given: Mapping[str, Any]) -> ResourceLimits:
-    """The limits in config.json, and before them those of the environment.
-
-    Raises:
-        ValueError: config.json has another key, or a value that is no number of at least 0.
-        SetupError: `invalid_config`, for such a value in the environment.
-    """
-    names = [part.name for part in fields(ResourceLimits)]
-    if unknown := sorted(given.keys() - names):
-        raise ValueError(f"limits has {unknown[0]!r}; there are {', '.join(names)}")
-    found = {name: number(name, value) for name, value in given.items()}
-    for name in names:
-        variable = environment_name(name)
-        try:
-            if os.environ.get(variable):
-                found[name] = number(name, os.environ[variable])
-        except ValueError as error:
-            raise SetupError(
-                "invalid_config", f"{variable}: {error}.", [f"Set {variable} to a number; 0 is no limit"]
-            ) from error
-    return ResourceLimits(**found)
-
-
-def environment_name(name: str) -> str:
-    return f"VIDKIT_LIMIT_{name.upper()}"
-
-
-def number(name: str, value: Any) -> Any:
-    """A limit's value; None for 0 and None. Raises ValueError unless it is a number of at least 0, whole if it must."""
-    whole = name in ("frames", "pixels")
-    try:
-        found = 0.0 if value is None else float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        found = float("nan")
-    if not 0 <= found < float("inf") or (whole and found != int(found)):
-        raise ValueError(f"limits.{name} is {value!r}, not a {'whole ' if whole else ''}number of at least 0")
-    return (int(found) if whole else found) or None
 
 
 def check_request(params: GenerationParams, limits: ResourceLimits) -> None:
@@ -123,7 +91,8 @@ def over_limit(message: str, name: str, remedies: Sequence[str], concerns: Seque
 
 
 def how_to_raise(name: str) -> str:
-    return f"Raise the limit: {environment_name(name)}, or limits.{name} in config.json (0 is no limit)"
+    variables = {entry.key: entry.variable for entry in entries(ResourceLimits)}
+    return f"Raise the limit: {variables[name]}, or vidkit config limits.{name} VALUE (0 is no limit)"
 
 
 def smaller_sizes(width: int, height: int, pixels: float, multiple: int = 64) -> list[str]:

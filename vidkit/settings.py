@@ -1,49 +1,95 @@
-"""Where vidkit keeps things, and the user's settings: environment first, then config.json.
+"""Where vidkit keeps things, and the user's settings: the environment first, then config.json, then the defaults.
 
-`VIDKIT_HOME` (else the platform's data folder) holds models/ (elsewhere with `VIDKIT_MODELS`), output/, runs/,
-pictures/, cache/ and config.json.
+`VIDKIT_HOME` (else the platform's data folder) holds models/ (elsewhere with `VIDKIT_MODELS`), output/, runs/, logs/,
+pictures/, cache/ and config.json. All settings stand in `Settings`, one line each: see `settings_schema.setting`.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-import platformdirs
-from filelock import FileLock
+from pydantic import BeforeValidator, Field, ValidationError
 
-from vidkit.errors import SetupError
-from vidkit.files import written_whole
-from vidkit.limits import ResourceLimits, read_limits
+from vidkit.config_file import config_path, home, read_config, update_settings
+from vidkit.errors import SetupError, VidkitError
+from vidkit.limits import ResourceLimits
+from vidkit.params import PipelineName
 from vidkit.paths import normalize_path
+from vidkit.settings_schema import Entry, LowerCase, Part, PlainNumber, UpperCase, entries, part_in, setting
+
+__all__ = ["Settings", "config_path", "home", "load_settings", "settings_or_defaults", "update_settings"]
+
+#: where a value comes from that is in the file
+IN_FILE: Final = "config.json"
 
 
-def home() -> Path:
-    """The data folder; not created here."""
-    given = os.environ.get("VIDKIT_HOME")
-    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("vidkit", appauthor=False))
+def folder(given: Any) -> Any:
+    """A folder as the user wrote it, as this system has it."""
+    try:
+        return Path(normalize_path(given)).expanduser() if isinstance(given, str) and given else given
+    except VidkitError as error:
+        raise ValueError(error.message.removesuffix(".")) from error
 
 
-@dataclass(frozen=True)
-class Settings:
-    """default_models: the model a family uses when a request names none, by family; panel: what the panel keeps.
+Folder = Annotated[Path, BeforeValidator(folder)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "OFF"], UpperCase]
 
-    limits: how much a request may take of this machine.
-    """
 
-    default_models: Mapping[str, str] = field(default_factory=dict)
-    panel: Mapping[str, Any] = field(default_factory=dict)
-    limits: ResourceLimits = field(default_factory=ResourceLimits)
+class LogSettings(Part):
+    """What is logged where vidkit is the application: see `logs`."""
+
+    level: Level = setting(
+        "DEBUG", "The least that goes into the log file; OFF: no file is written.", "VIDKIT_LOG_LEVEL"
+    )
+    console: Level = setting("WARNING", "The least that is said on stderr.", "VIDKIT_LOG_CONSOLE")
+    format: Annotated[Literal["text", "json"], LowerCase] = setting(
+        "text", "The log file's lines: text, or one JSON object each.", "VIDKIT_LOG_FORMAT"
+    )
+    private: bool = setting(False, "Whether prompts and paths' folders go into the log too.", "VIDKIT_LOG_PRIVATE")
+    everywhere: bool = setting(
+        False, "Whether clips that other programs make with vidkit are logged too.", "VIDKIT_LOG_EVERYWHERE"
+    )
+    megabytes: Annotated[float, PlainNumber, Field(gt=0)] = setting(
+        5.0, "MB that a log file may have; then it is generation.log.1, and a new one begins.", "VIDKIT_LOG_MEGABYTES"
+    )
+    files: Annotated[int, PlainNumber, Field(ge=1)] = setting(
+        5, "How many log files are kept, the present one included.", "VIDKIT_LOG_FILES"
+    )
+
+
+class Settings(Part):
+    """Every setting of vidkit. `load_settings` gives them as the user has them, `Settings()` the defaults."""
+
+    home: Folder = setting(home, "The data folder, with config.json in it.", "VIDKIT_HOME", in_file=False)
+    models_folder: Folder | None = setting(
+        None, "Where models lie; where none is given, models/ in the data folder.", "VIDKIT_MODELS"
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda"], LowerCase] = setting(
+        "auto", "What computes; auto: a GPU where there is one.", "VIDKIT_DEVICE"
+    )
+    device_lock: str = setting(
+        "", "Processes with the same name here take turns; else those do that share a GPU.", "VIDKIT_DEVICE_LOCK"
+    )
+    panel_mode: str = setting(
+        "", "The control panel: live, foreground or static; else as the notebook allows.", "VIDKIT_PANEL", in_file=False
+    )
+    default_models: dict[PipelineName, str] = setting(
+        dict, "By family, the model that it uses where a request names none: a name or a path."
+    )
+    limits: ResourceLimits = ResourceLimits()
+    log: LogSettings = LogSettings()
+    panel: dict[str, Any] = setting(dict, "What the control panel keeps.", changed_by="the control panel")
 
     @property
     def models(self) -> Path:
         """The models folder, with the registry `models.json` in it."""
         given = os.environ.get("VIDKIT_MODELS")
-        return Path(normalize_path(given)).expanduser() if given else home() / "models"
+        return Path(folder(given)) if given else self.models_folder or home() / "models"
 
     @property
     def output(self) -> Path:
@@ -52,6 +98,10 @@ class Settings:
     @property
     def runs(self) -> Path:
         return home() / "runs"
+
+    @property
+    def logs(self) -> Path:
+        return home() / "logs"
 
     @property
     def pictures(self) -> Path:
@@ -64,24 +114,16 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Settings from config.json, whose absence is fine.
+    """Settings from environment and config.json, whose absence is fine.
 
     Raises:
         SetupError: `invalid_config`, when the file is not a JSON object of the known shape (it is left as it is), or
-            a limit in the environment is no number.
+            a value in the environment is none.
     """
-    content = read_config()
-    models, panel, limits = (content.get(key, {}) for key in ("defaultModels", "panel", "limits"))
-    if not isinstance(models, dict) or not all(isinstance(value, str) for value in models.values()):
-        raise invalid_config(config_path(), 'expected {"defaultModels": {"svd": "NAME OR PATH"}}')
-    if not isinstance(panel, dict):
-        raise invalid_config(config_path(), f"panel is {panel!r}, not a JSON object")
-    if not isinstance(limits, dict):
-        raise invalid_config(config_path(), f"limits is {limits!r}, not a JSON object")
-    try:
-        return Settings(models, panel, read_limits(limits))
-    except ValueError as error:
-        raise invalid_config(config_path(), str(error)) from error
+    found = look(read_config())
+    if found.settings is None:
+        raise wrong_setting(found)
+    return found.settings
 
 
 def settings_or_defaults() -> Settings:
@@ -92,39 +134,100 @@ def settings_or_defaults() -> Settings:
         return Settings()
 
 
-def update_settings(**changes: Any) -> None:
-    """Set keys of config.json, others kept. Safe from several processes at once, written whole or not at all.
+@functools.cache
+def all_settings() -> tuple[Entry, ...]:
+    return tuple(entries(Settings))
 
-    Raises:
-        SetupError: `invalid_config`, as `load_settings`.
-        OSError: it cannot be written.
+
+@dataclass(frozen=True)
+class Look:
+    """What environment and config.json say.
+
+    given: the values as they stand there, by key. origins: by key, the variable or `IN_FILE`; what is at its default is
+    not in it. problems: by key, in words. unknown: the file's keys that are no setting. settings: None where there are
+    problems.
     """
-    path = config_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(".config.json.lock")):
-        content = read_config() | changes
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    given: Mapping[str, Any]
+    origins: Mapping[str, str]
+    problems: Mapping[str, str]
+    unknown: tuple[str, ...]
+    settings: Settings | None
 
 
-def config_path() -> Path:
-    return home() / "config.json"
-
-
-def read_config() -> dict[str, Any]:
-    path = config_path()
+def look(content: Mapping[str, Any]) -> Look:
+    """The settings with this content of config.json."""
+    in_file, unknown, problems = sorted_out(content)
+    given, origins = {}, {}
+    for entry in all_settings():
+        if entry.variable and (text := os.environ.get(entry.variable)):
+            given[entry.key], origins[entry.key] = entry.from_text(text), entry.variable
+        elif entry.key in in_file:
+            given[entry.key], origins[entry.key] = in_file[entry.key], IN_FILE
+    settings = None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise invalid_config(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise invalid_config(path, "expected a JSON object")
-    return content
+        settings = Settings.model_validate(nested(given))
+    except ValidationError as error:
+        problems |= dict(problems_in(error, origins))
+    return Look(given, origins, problems, tuple(unknown), None if problems else settings)
 
 
-def invalid_config(path: Path, reason: str) -> SetupError:
+def sorted_out(
+    content: Mapping[str, Any], part: type[Part] = Settings, above: str = ""
+) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """The file's settings by key, its keys that are none, and problems by key."""
+    known, unknown, problems = {}, [], {}
+    fields = {field.alias or name: field for name, field in part.model_fields.items()}
+    writable = {entry.key for entry in all_settings() if entry.in_file}
+    for name, value in content.items():
+        key, inner = above + name, part_in(fields[name]) if name in fields else None
+        if inner is None and key in writable:
+            known[key] = value
+        elif inner is None and part.model_config.get("extra") == "forbid":
+            problems[key] = f"{above.rstrip('.')} has {name!r}; there are {', '.join(fields)}"
+        elif inner is None:
+            unknown.append(key)
+        elif not isinstance(value, dict):
+            problems[key] = f"{key} is {value!r}, not a JSON object"
+        else:
+            below = sorted_out(value, inner, f"{key}.")
+            known, unknown, problems = known | below[0], unknown + below[1], problems | below[2]
+    return known, unknown, problems
+
+
+def nested(by_key: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"limits.time": 3}` as `{"limits": {"time": 3}}`."""
+    whole: dict[str, Any] = {}
+    for key, value in by_key.items():
+        *above, last = key.split(".")
+        place = whole
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return whole
+
+
+def problems_in(error: ValidationError, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for one in error.errors():
+        place = ".".join(map(str, one["loc"]))
+        entry = next(entry for entry in all_settings() if f"{place}.".startswith(f"{entry.key}."))
+        origin = origins[entry.key]
+        name = (place if origin == IN_FILE else origin).removesuffix(".[key]")
+        inside = entry.values if place == entry.key else one["msg"]
+        why = one["msg"] if one["type"] == "value_error" else ""
+        yield entry.key, f"{name} is {one['input']!r}" + (f": {why}" if why else f", not {inside}")
+
+
+def wrong_setting(found: Look) -> SetupError:
+    """The first of the problems, and how to mend it."""
+    key, problem = next(iter(found.problems.items()))
+    variable = found.origins.get(key, IN_FILE)
+    others = len(found.problems) - 1
+    more = f" ({others} more: vidkit config)" if others else ""
+    if variable != IN_FILE:
+        return SetupError("invalid_config", f"{problem}{more}.", [f"Set {variable} to another value, or unset it"])
     return SetupError(
-        "invalid_config", f"The settings file {path} cannot be read: {reason}.", [f"Mend or move away {path}"]
+        "invalid_config",
+        f"The settings file {config_path()} is not right: {problem}{more}.",
+        [f"vidkit config {key} VALUE", f"vidkit config --unset {key}", f"Mend or move away {config_path()}"],
     )

@@ -1,0 +1,72 @@
+"""The data folder and the file config.json in it: read, and changed whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock
+
+from vidkit.errors import SetupError
+from vidkit.files import written_whole
+
+
+def home() -> Path:
+    """The data folder; not created here."""
+    given = os.environ.get("VIDKIT_HOME")
+    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("vidkit", appauthor=False))
+
+
+def config_path() -> Path:
+    return home() / "config.json"
+
+
+def read_config() -> dict[str, Any]:
+    """The file's content; nothing where there is none.
+
+    Raises:
+        SetupError: `invalid_config`, when it is no JSON object or cannot be read. It is left as it is.
+    """
+    path = config_path()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise invalid_config(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise invalid_config(path, "expected a JSON object")
+    return content
+
+
+def change_config(change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the file's content, safe from several processes at once, written whole or not at all.
+
+    change: is given the content as it is now, and changes that; what it raises leaves the file as it is.
+
+    Raises:
+        SetupError: `invalid_config`, as `read_config`: a broken file is never overwritten.
+        OSError: it cannot be written.
+    """
+    path = config_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".config.json.lock")):
+        content = read_config()
+        change(content)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def update_settings(**changes: Any) -> None:
+    """Set keys of config.json, others kept. Raises as `change_config`."""
+    change_config(lambda content: content.update(changes))
+
+
+def invalid_config(path: Path, reason: str) -> SetupError:
+    return SetupError(
+        "invalid_config", f"The settings file {path} cannot be read: {reason}.", [f"Mend or move away {path}"]
+    )
