@@ -1,59 +1,107 @@
-"""Paths between Windows and its Linux (WSL): `D:\\Videos`, `/mnt/d/Videos`, `\\\\wsl.localhost\\Ubuntu\\home\\me`."""
+r"""How all of vidkit reads a path that somebody wrote, of Windows or of Linux: `local_path`."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from collections.abc import Iterable
+from pathlib import Path
 
-#: also behind the prefix of long paths, \\?\D:\..., and of devices, \\.\D:\...
-DRIVE: Final = re.compile(r"^(?:[\\/]{2,}[?.][\\/]+)?([A-Za-z]):(.*)$", re.DOTALL)
-#: a distribution's files as Windows sees them; older Windows says wsl$
-SHARE: Final = re.compile(r"^[\\/]{2,}(?:wsl\$|wsl\.localhost)[\\/]+([^\\/]+)(.*)$", re.DOTALL | re.IGNORECASE)
-#: where WSL mounts drives; only single letters are drives (/mnt/wsl is none)
-MOUNTED: Final = re.compile(r"^/mnt/([A-Za-z])(/.*)?$", re.DOTALL)
+from vidkit.errors import InputError
+from vidkit.mounts import SYSTEM, System, backslashed
+from vidkit.windows_names import why_unusable
+from vidkit.wsl import (
+    DRIVE,
+    DRIVE_RELATIVE,
+    WINDOWS_BY_LOOKS,
+    drive_relative,
+    is_windows_path,
+    not_mounted,
+    unreachable,
+    windows_to_wsl_path,
+    wsl_to_windows_path,
+)
+
+__all__ = [
+    "as_asked",
+    "is_windows_path",
+    "local_path",
+    "normalize_path",
+    "path_to_write",
+    "windows_to_wsl_path",
+    "wsl_to_windows_path",
+]
 
 
-def windows_to_wsl_path(path: str) -> str:
-    r"""`D:\VideoGenerator\models` as `/mnt/d/VideoGenerator/models`; `\\wsl$\Ubuntu\home\me` as `/home/me`.
+def normalize_path(path: str, *, on_windows: bool = os.name == "nt", system: System = SYSTEM) -> str:
+    """A path of either system as this one's. One that already is, is left as it is.
 
-    Slashes may lean either way and may be doubled; one at the end is dropped. Any other path (relative, or already of
-    Linux) only gets its slashes turned.
+    Raises:
+        InputError: as `windows_to_wsl_path`; `D:photo.jpg` on Windows too.
     """
-    if share := SHARE.match(path):
-        return slashed(share[2]) or "/"
-    if drive := DRIVE.match(path):
-        rest = slashed(drive[2])
-        return f"/mnt/{drive[1].lower()}" + (rest if rest.startswith("/") or not rest else f"/{rest}")
-    return path.replace("\\", "/")
-
-
-def wsl_to_windows_path(path: str) -> str:
-    r"""`/mnt/d/VideoGenerator` as `D:\VideoGenerator`; other absolute paths as the share of this distribution.
-
-    Where the distribution is unknown (`WSL_DISTRO_NAME`), and for relative paths, only slashes are turned.
-    """
-    if mounted := MOUNTED.match(path):
-        return f"{mounted[1].upper()}:\\" + (mounted[2] or "").strip("/").replace("/", "\\")
-    distribution = os.environ.get("WSL_DISTRO_NAME")
-    if distribution and path.startswith("/") and not path.startswith("//"):
-        return f"\\\\wsl.localhost\\{distribution}" + path.rstrip("/").replace("/", "\\")
-    return path.replace("/", "\\")
-
-
-def normalize_path(path: str, *, on_windows: bool = os.name == "nt") -> str:
-    """A path of either system as this one's. One that already is, is left as it is."""
+    if DRIVE_RELATIVE.match(path):
+        raise drive_relative(path)
     if on_windows:
-        return wsl_to_windows_path(path) if path.startswith("/") and not SHARE.match(path) else path
-    return windows_to_wsl_path(path) if is_windows_path(path) else path
+        return (
+            wsl_to_windows_path(path, system=system)
+            if path.startswith("/") and not WINDOWS_BY_LOOKS.match(path)
+            else path
+        )
+    return windows_to_wsl_path(path, system=system) if is_windows_path(path) else path
 
 
-def is_windows_path(path: str) -> bool:
-    r"""Whether no path of Linux looks like this: a drive, a share, or backslashes and no slash."""
-    drive = DRIVE.match(path)
-    rooted = drive is not None and drive[2][:1] in ("", "\\", "/")
-    return rooted or SHARE.match(path) is not None or ("\\" in path and "/" not in path)
+def local_path(written: str | Path) -> Path:
+    r"""A path that somebody wrote (in a request, a setting, a file, on the command line) as one of this system, `~`
+    expanded. A file of Linux that has just this name is meant, whatever the name looks like.
+
+    Raises:
+        InputError: `invalid_value`: as `windows_to_wsl_path`; a name that Windows reserves or would change
+            (`D:\con.png`, `D:\clip.mp4.`); the home of a user that does not exist; a null character.
+    """
+    path = str(written)
+    if "\0" in path:
+        raise unreachable(path, "it has a null character", "Check the path")
+    if os.name != "nt" and os.path.lexists(path):
+        return Path(path)
+    if os.name == "nt" or is_windows_path(path):
+        check_names(path)
+    try:
+        return Path(normalize_path(path)).expanduser()
+    except RuntimeError as error:
+        raise unreachable(path, "there is no such user", "Write the whole path") from error
 
 
-def slashed(path: str) -> str:
-    return re.sub(r"[\\/]+", "/", path).rstrip("/")
+def path_to_write(written: str) -> Path:
+    r"""`local_path`, absolute, of what is to be written. Raises InputError as it, and for a drive that is not there:
+    its folder would be made, and Windows would never see the file.
+    """
+    path = local_path(written).absolute()
+    drive = DRIVE.match(backslashed(written))
+    if drive and os.name != "nt":
+        folder = Path(windows_to_wsl_path(f"{drive[1]}:"))
+        if path.is_relative_to(folder) and not folder.is_dir():
+            raise not_mounted(written, drive[1], str(folder))
+    return path
+
+
+def as_asked(path: Path, asked: str | None, others: Iterable[str | None] = ()) -> str:
+    r"""A file's path for whoever made a request: as Windows has it, if the request's paths are of Windows.
+
+    asked: the path that the request gives it, which comes back as it was; others: the request's other paths.
+    """
+    if asked is not None and WINDOWS_BY_LOOKS.match(asked):
+        return asked
+    if os.name == "nt" or not any(one and is_windows_path(one) for one in (asked, *others)):
+        return str(path)
+    windows = wsl_to_windows_path(str(path))
+    return windows if WINDOWS_BY_LOOKS.match(windows) else str(path)
+
+
+def check_names(path: str) -> None:
+    r"""Raises InputError `invalid_value` for names that Windows reserves or changes. `\\?\` takes them as they are, and
+    on a share they are another system's.
+    """
+    turned = backslashed(path)
+    reason = None if turned.startswith("\\\\") else why_unusable(re.sub("^[A-Za-z]:", "", turned).split("\\"))
+    if reason is not None:
+        raise InputError("invalid_value", f"The path {path!r} cannot be used: {reason}.", ["Choose another name"])
