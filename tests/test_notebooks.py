@@ -1,39 +1,206 @@
-"""The notebooks: committed without outputs, and they run under stock papermill with the files in parameters/."""
+"""The notebooks: short, committed without outputs, and each runs from its first cell to its last."""
 
 from __future__ import annotations
 
 import json
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import papermill
 import pytest
 import yaml
+from nbformat import NotebookNode
 
-from vidkit.params import GenerationParams
+from vidkit.shipped import shipped
+from vidkit.sweep.engine import WarmEngine, shutdown_kernels
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PARAMETERS = [file for file in sorted((ROOT / "parameters").glob("*.yaml")) if "\naxes:" not in file.read_text()]
+NAMES = [notebook.stem for notebook in NOTEBOOKS]
+
+#: the least that shows the same
+SMALL: dict[str, dict[str, Any]] = {
+    "quickstart": {"size": 64, "steps": 2},
+    "compare": {"size": 64, "frames": 4, "steps": 2},
+    "sweep": {"size": 64, "frames": 4, "steps": 1},
+    "generate": {"num_frames": 4, "num_inference_steps": 2},
+    "bring_your_models": {"settings": {"num_inference_steps": 2, "width": 64, "height": 64}},
+}
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_hold_no_outputs(notebook: Path) -> None:
-    for cell in json.loads(notebook.read_text())["cells"]:
+@dataclass
+class Executed:
+    """What came of a notebook: itself with its outputs, the folder that it ran in, and what it raised."""
+
+    notebook: NotebookNode
+    folder: Path
+    error: Exception | None = None
+
+    def text(self, cell: str) -> str:
+        """What a cell printed and showed, as text."""
+        return "".join(
+            output.get("text") or output["data"].get("text/plain", "") for output in self.outputs(cell) if output
+        )
+
+    def html(self, cell: str) -> str:
+        return "".join(output.get("data", {}).get("text/html", "") for output in self.outputs(cell))
+
+    def outputs(self, cell: str) -> list[Any]:
+        return list(next(one for one in self.notebook.cells if one.id == cell).outputs)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory, tiny_svd_folder: Path) -> Iterator[dict[str, Executed]]:
+    """Each notebook run once, on the bundled models, all in one warm kernel."""
+    papermill.engines.papermill_engines.register("vidkit-warm", WarmEngine)
+    done = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDKIT_HOME", str(tmp_path_factory.mktemp("home")))
+        for notebook in NOTEBOOKS:
+            folder = tmp_path_factory.mktemp(notebook.stem)
+            given = dict(SMALL.get(notebook.stem, {}))
+            if notebook.stem == "bring_your_models":
+                given["model"] = str(tiny_svd_folder)
+            done[notebook.stem] = execute(notebook, folder, given)
+        yield done
+    shutdown_kernels()
+
+
+def execute(notebook: Path, folder: Path, given: dict[str, Any]) -> Executed:
+    out = folder / notebook.name
+    try:
+        papermill.execute_notebook(
+            notebook,
+            out,
+            given,
+            engine_name="vidkit-warm",
+            kernel_name="python3",
+            cwd=folder,
+            progress_bar=False,
+        )
+        error = None
+    except Exception as raised:  # noqa: BLE001  (told by the test of this notebook)
+        error = raised
+    return Executed(nbformat.read(out, as_version=4), folder, error)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=NAMES)
+def test_committed_without_outputs_and_ids_that_say_what_is_in_a_cell(notebook: Path) -> None:
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+        assert not cell["id"].startswith("cell-")
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    nbformat.validate(content)
 
 
-@pytest.mark.parametrize("file", PARAMETERS, ids=lambda path: path.name)
-def test_parameter_files_are_valid_requests(file: Path) -> None:
-    GenerationParams(**yaml.safe_load(file.read_text()))
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=NAMES)
+def test_links_lead_to_what_is_there(notebook: Path) -> None:
+    import re
+
+    texts = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "markdown"]
+    links = re.findall(r"\]\(([^)]+)\)", "".join(texts))
+    for link in links:
+        if not link.startswith(("attachment:", "https://")):
+            assert (notebook.parent / link).exists(), link
 
 
-def test_generate_runs_under_papermill(tmp_path: Path, tiny_svd_folder: Path) -> None:
-    given = yaml.safe_load((ROOT / "parameters" / "one.yaml").read_text())
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_to_its_end(executed: dict[str, Executed], name: str) -> None:
+    done = executed[name]
+    assert done.error is None, done.error
+    complaints = [
+        output.text
+        for cell in done.notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr" and "%" not in output.text  # progress bars
+    ]
+    assert not complaints
+
+
+def test_quickstart_shows_clips_and_what_made_them(executed: dict[str, Executed]) -> None:
+    done = executed["quickstart"]
+    assert "data:video/mp4" in done.html("first")
+    assert "data:video/mp4" in done.html("words")
+    assert "Seed:   7" in done.text("record")
+    assert done.html("again").count("data:video/mp4") == 2
+    assert "<td style='text-align:left'>127</td>" in done.html("again")
+
+
+def test_sweep_runs_all_points_and_shows_them(executed: dict[str, Executed]) -> None:
+    done = executed["sweep"]
+    assert "Points:    6 (motion_bucket_id 2 x seed 3)" in done.text("plan")
+    assert "6 clips made, 0 were there, 0 failed" in done.text("run")
+    assert any("image/png" in output.data for output in done.outputs("look"))
+    assert done.html("numbers").count("<tr") == 7
+    assert "data:video/mp4" in done.html("best")
+    assert (done.folder / "my-sweep" / "report.html").is_file()
+
+
+def test_compare_tells_the_one_difference(executed: dict[str, Executed]) -> None:
+    done = executed["compare"]
+    assert "motion bucket id</td><td style='text-align:left'>30</td><td style='text-align:left'>127" in done.html("eye")
+    assert "% of the width per frame" in done.html("numbers")
+    assert done.html("frames").count("data:image/png") == 3
+
+
+def test_bring_your_models_registers_and_uses_a_model(executed: dict[str, Executed]) -> None:
+    done = executed["bring_your_models"]
+    assert "bundled:tiny-svd" in done.text("list")
+    assert "svd-xt" in done.text("available")
+    assert "Stable Video Diffusion" in done.text("inspect")
+    assert done.text("add").startswith("mine: Stable Video Diffusion")
+    assert "It fits." in done.text("plan")
+    assert "data:video/mp4" in done.html("clip")
+    assert "'mine'" in done.text("clip") or "mine" in json.dumps(done.outputs("clip"))
+
+
+def test_colab_installs_nothing_elsewhere(executed: dict[str, Executed]) -> None:
+    assert not executed["colab"].outputs("install")
+    assert "vidkit control panel" in executed["colab"].html("panel")
+
+
+def test_the_install_cell_keeps_torch_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as in Colab, with pip's command line in place of pip: the constraint names what is installed here."""
+    import importlib.metadata
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    colab, output = types.ModuleType("google.colab"), types.ModuleType("google.colab.output")
+    enabled: list[bool] = []
+    output.enable_custom_widget_manager = lambda: enabled.append(True)  # type: ignore[attr-defined]
+    colab.output = output  # type: ignore[attr-defined]
+    google = types.ModuleType("google")
+    for name, module in {"google": google, "google.colab": colab, "google.colab.output": output}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    cells = nbformat.read(ROOT / "notebooks" / "colab.ipynb", as_version=4).cells
+    source = next(cell.source for cell in cells if cell.id == "install")
+    (tmp_path / "vidkit-0.1.0-py3-none-any.whl").touch()
+    commands: list[str] = []
+    code = source.replace("/content/", f"{tmp_path}/")
+    line = next(line for line in code.splitlines() if "%pip" in line)
+    code = code.replace(line.strip(), f"commands.append(f{line.strip()!r})")
+    exec(code, {"commands": commands})  # noqa: S102  (the notebook's own cell)
+    wheel = tmp_path / "vidkit-0.1.0-py3-none-any.whl"
+    assert commands == [f"%pip install --quiet --constraint keep.txt {wheel}"]
+    kept = (tmp_path / "keep.txt").read_text().splitlines()
+    assert f"torch=={importlib.metadata.version('torch')}" in kept
+    assert f"ipykernel=={importlib.metadata.version('ipykernel')}" in kept
+    assert enabled == [True]
+
+
+def test_generate_runs_under_stock_papermill(tmp_path: Path, tiny_svd_folder: Path) -> None:
+    given = yaml.safe_load((shipped("parameters") / "one.yaml").read_text(encoding="utf-8"))
     small = {"base_model": str(tiny_svd_folder), "num_frames": 3, "num_inference_steps": 2, "width": 64, "height": 64}
     clip, out = tmp_path / "clip.mp4", tmp_path / "out.ipynb"
     papermill.execute_notebook(
-        ROOT / "notebooks" / "generate.ipynb",
+        shipped("notebooks") / "generate.ipynb",
         out,
         parameters={**given, **small, "output_path": str(clip)},
         kernel_name="python3",
