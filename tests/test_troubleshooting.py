@@ -32,11 +32,9 @@ def test_every_code_has_its_entry_and_every_link_leads_to_one() -> None:
     assert set(CATEGORIES) == set(CODES) == set(EXIT_CODES)
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"), [(code, kind) for _, code, kind in KINDS], ids=[code for _, code, _ in KINDS]
-)
-def test_an_entry_says_what_why_and_what_to_do(code: str, kind: object) -> None:
-    texts = [kind.meaning, kind.why, *kind.remedies]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_an_entry_says_what_why_and_what_to_do(kind: ErrorKind) -> None:
+    texts = [kind.meaning, kind.why, *kind.remedies]
     assert all(text.endswith((".", "`.")) and text == text.strip() and "  " not in text for text in texts)
     assert len(texts) >= 3
     assert all(text.count("`") % 2 == 0 for text in texts)

@@ -6,6 +6,7 @@ documents for programs (framecrc, ffmetadata, raw video); only the codec's name 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -18,10 +19,16 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidkit.errors import CriticalError, GenerationError, InputError, SetupError
+from vidkit.errors import GenerationError, InputError, SetupError
+
+OWN_FFMPEG: Final = "Unset IMAGEIO_FFMPEG_EXE, so that imageio-ffmpeg's own ffmpeg is used"
 
 #: How the system words "the disk refuses more bytes" (full, over quota, over a file size limit), and ffmpeg repeats it.
-NO_SPACE_MESSAGES: Final = ("No space left on device", "Disk quota exceeded", "File too large")
+NO_SPACE_MESSAGES: Final = {
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+}
 
 # libswscale's default shortcuts (nearest chroma, truncated products) cost 3 dB against these flags: 40.6 -> 43.2 dB on
 # a 1024x576 photograph at CRF 16. `bitexact` keeps the result the same on every CPU.
@@ -83,7 +90,7 @@ def encode(
 
     Raises:
         SetupError: `missing_dependency`, no ffmpeg or one without the encoder.
-        CriticalError: `disk_full`.
+        OSError: ffmpeg met a full disk.
         GenerationError: `encoding_failed`, with the last lines of ffmpeg's log.
     """
     height, width = frames.shape[1:3]
@@ -104,7 +111,7 @@ def encode(
     arguments = ["-loglevel", "warning", *inputs, *maps, *codec, *neutral, "-f", container, "-y", f"file:{target}"]
     result = _run(arguments, stdin=frames.tobytes())
     if result.returncode != 0:
-        raise _encoding_error(result)
+        raise _encoding_error(result, container)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -229,21 +236,24 @@ def _run(arguments: list[str], stdin: bytes = b"") -> subprocess.CompletedProces
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def _encoding_error(result: subprocess.CompletedProcess[bytes]) -> CriticalError | SetupError | GenerationError:
+def _encoding_error(
+    result: subprocess.CompletedProcess[bytes], container: str
+) -> OSError | SetupError | GenerationError:
     log = _log(result)
     reason = next((message for message in NO_SPACE_MESSAGES if message in log), None)
     if reason is not None:
-        return CriticalError("disk_full", f"The video could not be written: {reason}.", ["Free some space; try again"])
+        return OSError(NO_SPACE_MESSAGES[reason], reason)
     if "Unknown encoder" in log:
         return SetupError(
             "missing_dependency",
             f"This ffmpeg lacks an encoder: {_last_lines(result, 8)}",
-            ["Unset IMAGEIO_FFMPEG_EXE, so that imageio-ffmpeg's own ffmpeg is used"],
+            [OWN_FFMPEG],
         )
+    other = f"Make a {'WebM' if container == 'mp4' else 'MP4'} or a GIF: let outputPath end so"
     return GenerationError(
         "encoding_failed",
         f"ffmpeg ended with status {result.returncode}: {_last_lines(result, 8)}",
-        ["Try again, or another output format"],
+        [OWN_FFMPEG, other] if os.environ.get("IMAGEIO_FFMPEG_EXE") else [other],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import threading
@@ -11,16 +12,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vidkit.errors import CriticalError, SetupError
+from vidkit.errors import CriticalError, Remedy, SetupError
 
 #: of OSError: the disk, or the user's part of it, is full
 NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+#: bytes that must be free where somebody is sent: more than any clip of the bundled models takes
+A_LITTLE: Final = 2**28
+
+
+def existing_folder(folder: Path) -> Path:
+    """A folder, or the nearest one above it that is there already."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free where a folder lies, or will lie once it is made. Raises OSError as it is."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(existing_folder(folder)).free
+
+
+def next_free_name(path: Path) -> Path:
+    """A path where nothing is yet: the name itself, or with a number behind it."""
+    numbered = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def temporary_beside(path: Path) -> Path:
@@ -57,12 +72,98 @@ def typed_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_SPACE:
-            raise CriticalError(
-                "disk_full", f"{path} could not be written: {error.strerror}.", ["Free some space; run it again"]
-            ) from error
-        raise SetupError(
-            "output_not_writable",
-            f"{path} cannot be written: {error.strerror or error}.",
-            ["Choose a folder that you may write to"],
-        ) from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError, *, is_output: bool = False) -> CriticalError | SetupError:
+    """What it means that `path` could not be written. is_output: the clip, which `outputPath` can send elsewhere."""
+    if error.errno in NO_SPACE:
+        return disk_full(
+            f"{path} could not be written: {error.strerror}.", path, number=error.errno, is_output=is_output
+        )
+    return SetupError(
+        "output_not_writable",
+        f"{path} cannot be written: {error.strerror or error}.",
+        [*in_the_way(path, error), *other_places(path, is_output=is_output, on_another_disk=False)],
+        ["output_path"] if is_output else [],
+    )
+
+
+def disk_full(
+    message: str, path: Path, needed: int = 0, *, number: int | None = errno.ENOSPC, is_output: bool = False
+) -> CriticalError:
+    """No room for `path`: how much is missing, and where there is some.
+
+    needed: bytes that must be free, if that is known; number: the errno that told it.
+    """
+    folder = existing_folder(path.parent)
+    free = free_disk_bytes(folder)
+    if number == errno.EDQUOT:
+        first = f"Delete files of yours on the disk of {folder}: your quota of it is used up"
+    elif number == errno.EFBIG:
+        first = f"Choose another folder than {folder}: larger files are not allowed there (ulimit -f, or a FAT32 disk)"
+    elif needed > free:
+        first = f"Free {in_words(needed - free)} more on the disk of {folder}: {in_words(free)} are free there"
+    else:
+        first = f"Free some space on the disk of {folder}: {in_words(free)} are free there"
+    return CriticalError(
+        "disk_full",
+        message,
+        [first, *other_places(path, needed, is_output=is_output)],
+        ["output_path"] if is_output else [],
+    )
+
+
+def in_the_way(path: Path, error: OSError) -> list[str]:
+    """What keeps `path` from being written, as far as it can be seen, and what to do."""
+    with suppress(OSError):
+        if path.is_dir():
+            return [f"Add a file's name: {path} is a folder"]
+        obstacle = next((parent for parent in path.parents if parent.is_file()), None)
+        if obstacle is not None:
+            return [f"Move {obstacle} away: it is a file, where a folder is needed"]
+    if error.errno == errno.ENAMETOOLONG:
+        return [f"Choose a shorter name: this one has {len(path.name)} characters"]
+    folder = existing_folder(path.parent)
+    if error.errno == errno.EROFS:
+        return [f"Mount the disk of {folder} for writing, or choose another: it is mounted read-only"]
+    told = [f"Let this user write into {folder}"]
+    if os.name == "nt" and path.exists():  # Windows lets nobody replace what somebody reads
+        told.insert(0, f"Close the program that has {path.name} open")
+    return told
+
+
+def other_places(path: Path, needed: int = 0, *, is_output: bool = False, on_another_disk: bool = True) -> list[str]:
+    """Up to two folders where this user may write and `needed` bytes are free, most room first."""
+    given = existing_folder(path.parent)
+    rooms: dict[object, tuple[int, Path]] = {}
+    for folder in [Path.home(), Path.cwd(), *mounted_disks()]:
+        with suppress(OSError):  # gone, or of another user
+            disk = folder.stat().st_dev
+            free = free_disk_bytes(folder)
+            is_other = disk != given.stat().st_dev if on_another_disk else not folder.samefile(given)
+            if is_other and disk not in rooms and os.access(folder, os.W_OK) and free > needed + A_LITTLE:
+                rooms[disk] = (free, folder)
+    found = sorted(rooms.values(), reverse=True)[:2]
+    return [elsewhere(folder / path.name, free, is_output=is_output) for free, folder in found]
+
+
+def elsewhere(path: Path, free: int, *, is_output: bool) -> str:
+    room = f"{in_words(free)} are free there"
+    if is_output:
+        return Remedy(f"Set outputPath to {path}: {room}", output_path=str(path))
+    return f"Choose another folder, for example in {path.parent}: {room}"
+
+
+def mounted_disks() -> list[Path]:
+    """Where the disks of this machine are mounted, those of Windows in WSL too."""
+    import psutil  # type: ignore[import-untyped]  # only where something went wrong
+
+    with suppress(OSError):
+        return [Path(disk.mountpoint) for disk in psutil.disk_partitions() if Path(disk.mountpoint).is_dir()]
+    return []
+
+
+def in_words(count: int) -> str:
+    """Bytes as MiB or GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

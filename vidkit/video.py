@@ -27,9 +27,9 @@ from vidkit.container import (
     read_frames,
     write_container,
 )
-from vidkit.errors import CriticalError, GenerationError, InputError, SetupError, VidkitError
+from vidkit.errors import GenerationError, InputError, Remedy
 from vidkit.ffmpeg import VideoInfo
-from vidkit.files import NO_SPACE, temporary_beside
+from vidkit.files import next_free_name, temporary_beside, write_error
 from vidkit.params import OutputFormat
 
 __all__ = [
@@ -56,6 +56,9 @@ MAX_COVERS: Final = 2
 #: content from 4 on: what is fainter, a model may well smooth away.
 _FLAT: Final = 1.0
 _HAS_CONTENT: Final = 4.0
+
+#: a file that was written whole does not read back
+_DAMAGED: Final = ("Run it again", "Check the disk that it was written to, if that happens again")
 
 
 def write_video(
@@ -94,7 +97,7 @@ def write_video(
         write_container(frames, temporary, fps=fps, output_format=output_format, comment=comment, cover=cover)
         verify_video(temporary, frames=len(frames), width=frames.shape[2], height=frames.shape[1], fps=fps)
         if read_comment(temporary) != comment:
-            raise _corrupted(f"{path.name} does not give back the record that was written into it")
+            raise _corrupted(f"{path.name} does not give back the record that was written into it", *_DAMAGED)
 
 
 def check_frames(frames: npt.NDArray[Any], picture: Image.Image | None) -> None:
@@ -112,12 +115,13 @@ def check_frames(frames: npt.NDArray[Any], picture: Image.Image | None) -> None:
     """
     for number, frame in enumerate(frames):
         if not np.isfinite(frame).all():
-            raise _corrupted(f"frame {number} of {len(frames)} has values that are not numbers (NaN or infinity)")
+            what = f"frame {number} of {len(frames)} has values that are not numbers (NaN or infinity)"
+            raise _corrupted(what, "Try another seed")
     if picture is not None and _deviation(np.asarray(picture.convert("RGB"))) < _HAS_CONTENT:
         return
     if all(_deviation(frame) < _FLAT for frame in frames):
         color = "black" if not frames.any() else "one flat colour"
-        raise _corrupted(f"all {len(frames)} frames are {color}, and the input picture is not")
+        raise _corrupted(f"all {len(frames)} frames are {color}, and the input picture is not", "Try another seed")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -131,12 +135,13 @@ def verify_video(path: Path, *, frames: int, width: int, height: int, fps: int) 
     try:
         info = probe(path)
     except InputError as error:
-        raise _corrupted(f"the file written does not read back: {error.message}") from error
+        raise _corrupted(f"the file written does not read back: {error.message}", *_DAMAGED) from error
     tolerance = 0.0051 if info.codec == "gif" else 1e-6  # seconds in all; a GIF's duration is rounded to 1/100 s
     same_duration = abs(info.frames / info.fps - frames / fps) <= tolerance
     if (info.frames, info.width, info.height) != (frames, width, height) or not same_duration:
         found = f"{info.frames} frames of {info.width}x{info.height} at {info.fps:.3f} fps"
-        raise _corrupted(f"the file written has {found} instead of {frames} of {width}x{height} at {fps} fps")
+        what = f"the file written has {found} instead of {frames} of {width}x{height} at {fps} fps"
+        raise _corrupted(what, *_DAMAGED)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -242,7 +247,7 @@ def _temporary(path: Path, *, overwrite: bool) -> Iterator[Path]:
         temporary.touch(exist_ok=False)  # an unwritable folder is known before the encoding
         yield temporary
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error, is_output=True) from error
     finally:
         with suppress(OSError):
             for part in [file for file in path.parent.iterdir() if file.name.startswith(temporary.stem + ".")]:
@@ -263,20 +268,15 @@ def _move(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> InputError:
+    free = next_free_name(path)
     return InputError(
-        "output_exists", f"{path} exists and was left as it is.", ["Choose another name", "Or allow to overwrite it"]
-    )
-
-
-def _write_error(path: Path, error: OSError) -> VidkitError:
-    if error.errno in NO_SPACE:
-        return CriticalError(
-            "disk_full", f"{path} could not be written: {error.strerror}.", ["Free some space; try again"]
-        )
-    return SetupError(
-        "output_not_writable",
-        f"{path} cannot be written: {error.strerror or error}.",
-        ["Choose a folder that you may write to", "Check that the file is not open in a player"],
+        "output_exists",
+        f"{path} exists and was left as it is.",
+        [
+            Remedy(f"Set outputPath to {free}", output_path=str(free)),
+            Remedy("Set overwrite to true: the old one is then replaced", overwrite=True),
+        ],
+        ["output_path"],
     )
 
 
@@ -286,9 +286,5 @@ def _deviation(pixels: npt.NDArray[Any]) -> float:
     return float(pixels.astype(np.float32).std(axis=(0, 1)).max()) * levels
 
 
-def _corrupted(what: str) -> GenerationError:
-    return GenerationError(
-        "corrupted_output",
-        f"The result is unusable: {what}.",
-        ["Try another seed", "Use full precision (float32) if it happens again"],
-    )
+def _corrupted(what: str, *suggestions: str) -> GenerationError:
+    return GenerationError("corrupted_output", f"The result is unusable: {what}.", suggestions)

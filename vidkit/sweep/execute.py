@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from vidkit.errors import CriticalError, InputError, SetupError, VidkitError
-from vidkit.files import NO_SPACE
+from vidkit.files import NO_SPACE, write_error
 from vidkit.params import GenerationParams
 from vidkit.record import key_of
 from vidkit.runs import RunFolder, claim, describe_error, write_failure, write_manifest
@@ -88,13 +88,19 @@ def run_task(task: Task, *, wait: bool = False) -> Outcome:
         except Exception as error:
             failure = failure_of(error, task.folder.notebook)
             if failure["code"] in HOPELESS:
-                raise HOPELESS[failure["code"]](failure["code"], failure["message"], failure["suggestions"]) from error
+                raise HOPELESS[failure["code"]](failure["code"], failure["message"], for_all(failure)) from error
             request = task.params.to_wire()
             content = {"status": "failed", "request": request, "seed": task.params.seed, "error": failure}
             write_failure(task.folder, common | content | ended(time.monotonic() - since))
             return Outcome("failed", failure)
         write_manifest(task.folder, common | content_of(task, shown, time.monotonic() - since))
     return Outcome("done")
+
+
+def for_all(failure: Mapping[str, Any]) -> list[str]:
+    """Suggestions for the sweep, from those for one clip: where it lies is not the point's to say."""
+    told = [advice for advice in failure["suggestions"] if "outputPath" not in advice]
+    return [*told, "Then run the sweep again: what is done stays", "Or choose a folder on another disk: --output"]
 
 
 def make(task: Task) -> Shown:
@@ -144,7 +150,7 @@ def failure_of(error: Exception, executed: Path) -> dict[str, Any]:
     from papermill.exceptions import PapermillExecutionError  # a second, for nbformat's schemas; a sweep that has
     # nothing to run must not wait for it
 
-    described = describe_error(typed(error))
+    described = describe_error(typed(error, executed))
     told = read_error(executed) if isinstance(error, PapermillExecutionError) else None
     if told is not None:
         described |= {name: told[name] for name in ("code", "category", "message", "suggestions")}
@@ -153,17 +159,20 @@ def failure_of(error: Exception, executed: Path) -> dict[str, Any]:
     return described
 
 
-def typed(error: Exception) -> Exception:
+def typed(error: Exception, executed: Path) -> Exception:
     from nbclient.exceptions import DeadKernelError
 
     if isinstance(error, DeadKernelError):
         return CriticalError(
             "process_killed",
             "The kernel died twice over this point.",
-            ["Look for an out-of-memory kill in the system's log", "Make the request smaller"],
+            [
+                "Look whether the system ended it for its memory: journalctl -k | grep -i oom",
+                "Make the point smaller, or leave it out (exclude): vidkit sweep --dry-run tells what does not fit",
+            ],
         ).with_traceback(error.__traceback__)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return CriticalError("disk_full", f"No space is left: {error}.", ["Free some space; run the sweep again"])
+        return write_error(executed, error)
     return error
 
 

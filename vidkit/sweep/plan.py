@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from vidkit.errors import CriticalError, SetupError, VidkitError
+from vidkit.files import write_error
 from vidkit.params import GenerationParams
+from vidkit.paths import local_path
 from vidkit.settings import load_settings
 from vidkit.sweep.dry_run import describe_plan, duration
 from vidkit.sweep.problems import Problems
@@ -100,7 +100,7 @@ class Plan:
         try:
             write_json(root / PLAN_FILE, self.to_json(keys), durable=True)
         except OSError as error:
-            raise unwritable(root, error) from error
+            raise write_error(root / PLAN_FILE, error) from error
 
 
 def plan_sweep(path: str | Path, root: Path, keys_of: Callable[[Plan], Sequence[str]] | None = None) -> Plan:
@@ -123,18 +123,8 @@ def plan_sweep(path: str | Path, root: Path, keys_of: Callable[[Plan], Sequence[
             plan = make_plan(path, root)
             plan.save(root, keys_of(plan) if keys_of else ())
     except OSError as error:
-        raise unwritable(root, error) from error
+        raise write_error(root / PLAN_FILE, error) from error
     return plan
-
-
-def unwritable(root: Path, error: OSError) -> VidkitError:
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):  # Windows has no quotas
-        return CriticalError("disk_full", f"{root / PLAN_FILE} could not be written: {error.strerror}.", ["Free space"])
-    return SetupError(
-        "output_not_writable",
-        f"The sweep's folder {root} cannot be written to: {error.strerror or error}.",
-        ["Choose a folder that you may write to"],
-    )
 
 
 def make_plan(path: str | Path, root: Path | None = None) -> Plan:
@@ -147,7 +137,7 @@ def make_plan(path: str | Path, root: Path | None = None) -> Plan:
     Raises:
         InputError, SetupError: as `plan_sweep`.
     """
-    path = Path(path)
+    path = local_path(path)
     problems, settings, seeds = Problems(path.name), load_settings(), kept_seeds(root)
     sweep = read_sweep_file(path, problems)
     if "seed" in sweep.axes:

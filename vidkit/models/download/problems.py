@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from vidkit.errors import CriticalError, SetupError
-from vidkit.files import free_disk_bytes
+from vidkit.errors import SetupError
+from vidkit.files import disk_full, free_disk_bytes
 from vidkit.models.download.progress import in_words
 
 #: bytes that stay free: a disk filled to the brim breaks everything else that runs
@@ -97,8 +97,10 @@ def check_space(what: str, needed: int, folder: Path, remedy: str) -> None:
     """
     free = free_disk_bytes(folder)
     if needed + SPARE > free:
-        raise CriticalError(
-            "disk_full",
+        error = disk_full(
             f"{what} needs {in_words(needed)} more, but only {in_words(free)} are free in {folder}.",
-            ["Free some space", remedy],
+            folder / what,
+            needed + SPARE,
         )
+        error.suggestions.insert(1, remedy)
+        raise error

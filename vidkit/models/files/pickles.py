@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from vidkit.errors import CriticalError, SetupError
-from vidkit.files import typed_write_errors, written_whole
+from vidkit.errors import SetupError
+from vidkit.files import disk_full, next_free_name, typed_write_errors, written_whole
 from vidkit.models.files.file_format import DESCRIPTIONS, FETCH_AGAIN, PICKLES, file_format, invalid, quoted
 from vidkit.models.files.file_identity import RememberedByFile
 from vidkit.models.files.pickle_archive import Pickled, read_archive, read_stream
@@ -109,17 +109,16 @@ def convert_to_safetensors(
     """
     if target.exists() and not overwrite:
         raise SetupError(
-            "output_not_writable", f"{target} exists already.", ["Choose another name", "Allow it to be overwritten"]
+            "output_not_writable",
+            f"{target} exists already.",
+            [f"Choose another name: vidkit models convert {source} {next_free_name(target)}", "Add --overwrite"],
         )
     needed = sum(entry.bytes for entry in _tensors_of(source, _pickled(source)).values())
     with typed_write_errors(target):
         free = shutil.disk_usage(target.absolute().parent).free
         if free < needed + SPARE_BYTES:
-            raise CriticalError(
-                "disk_full",
-                f"{target} needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free there.",
-                ["Free some space", "Choose a folder on another disk"],
-            )
+            told = f"{target} needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free there."
+            raise disk_full(told, target, needed + SPARE_BYTES)
     tensors = read_pickle(source)
     with typed_write_errors(target), written_whole(target, durable=True) as temporary:
         write_safetensors(temporary, tensors, on_progress)
