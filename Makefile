@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint pytest format lock clean
+.PHONY: demo test lint pytest docs format lock clean
 
 demo: $(READY)
 	$(BIN)/vidkit demo
@@ -25,6 +25,9 @@ pytest: $(READY)
 	# one file's tests stay in one process, which computes with one thread, as there are few cores; in their own order,
 	# or those of few long tests would come last, one process idle
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+docs: $(READY)
+	$(BIN)/python docs/api.py build/docs
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
