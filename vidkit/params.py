@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, get_args
@@ -203,7 +204,7 @@ class GenerationParams(BaseModel):
             data, problems = canonical_keys(data)
             prompt = data.get("prompt", "")
             if isinstance(prompt, str) and not prompt.strip():
-                problems.append(empty_prompt())
+                problems.append(empty_prompt(data.get("pipeline", "svd")))
             problems += lora_problems(data.get(LORAS))
         try:
             params = handler(data)
@@ -272,11 +273,19 @@ def canonical_names(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in GenerationParams.model_fields}
 
 
-def empty_prompt() -> InputError:
+#: where any words do
+EXAMPLE_PROMPT: Final = "slow camera move"
+
+
+def empty_prompt(pipeline: Any) -> InputError:
+    if pipeline == "svd":
+        advice: str = Remedy(f"Set prompt to any words, for example: {EXAMPLE_PROMPT}", prompt=EXAMPLE_PROMPT)
+    else:
+        advice = "Describe what should happen, for example: slow cinematic zoom in, golden hour light"
     return InputError(
         "empty_prompt",
         "The prompt is empty. Every request needs one (svd ignores it, the protocol still asks for it).",
-        ["Describe what should happen, for example: slow cinematic zoom in, golden hour light"],
+        [advice],
         ["prompt"],
     )
 
@@ -348,8 +357,44 @@ def validation_problems(error: ValidationError) -> list[InputError]:
             continue
         code = "out_of_range" if item["type"] in RANGE_ERRORS else "invalid_value"
         message = f"{key} is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}."
-        problems.append(InputError(code, message, [f"Set {key} to {describe_values(name)}"], [name]))
+        problems.append(InputError(code, message, [how_to_set(name, key, item["input"])], [name]))
     return problems
+
+
+def how_to_set(name: str, written: str, given: Any) -> str:
+    """What to set a parameter to instead of a wrong value: the nearest right one, if any is near. written: its name."""
+    nearest = nearest_value(name, given)
+    if nearest is None:
+        return f"Set {written} to {describe_values(name)}"
+    shown = f"{nearest:g}" if isinstance(nearest, float) else str(nearest).lower()
+    return Remedy(f"Set {written} to {shown}: it takes {describe_values(name)}", **{name: nearest})
+
+
+#: what people write for true and false
+SAID: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def nearest_value(name: str, given: Any) -> Any:
+    """The value nearest to a wrong one that a parameter can have; None where none is near, and for texts."""
+    info = GenerationParams.model_fields.get(name)
+    if info is None:
+        return None
+    written = str(given).strip().lower()
+    if choices := choices_of(info):
+        return next(iter(difflib.get_close_matches(written, choices, n=1)), None)
+    kind, bounds = plain_type(info), bounds_of(info)
+    if kind is bool:
+        return SAID.get(written)
+    if kind is str or isinstance(given, bool):
+        return None
+    try:
+        number = float(given)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    number = min(max(number, bounds.get("ge", -math.inf)), bounds.get("le", math.inf))
+    if not math.isfinite(number) or number <= bounds.get("gt", -math.inf):
+        return None
+    return round(number) if kind is int else number
 
 
 def bounds_of(info: FieldInfo) -> dict[str, float]:

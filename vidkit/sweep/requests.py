@@ -146,7 +146,7 @@ def replaced(
         if getattr(params, name)
     }
     if not changed["prompt"].strip():
-        complaints.append(empty_prompt())
+        complaints.append(empty_prompt(params.pipeline))
     for complaint in complaints:
         if complaint.message not in refused:
             refused.add(complaint.message)
