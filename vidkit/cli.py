@@ -10,26 +10,29 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import vidkit
-from vidkit import cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
-from vidkit.cli_output import Output
+from vidkit import cli_config, cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
+from vidkit.cli_output import Output, unhurried_stderr
 from vidkit.cli_request import (
     SOURCES,
+    Lines,
     add_request,
     given_options,
     merged_request,
     option_name,
-    parse_json,
     standard_input,
 )
 from vidkit.errors import EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
+from vidkit.json_request import parse_json, refuse_pieces
+from vidkit.libraries import tell_nobody
+from vidkit.logs import log_failure, log_to
 from vidkit.params import (
     GenerationParams,
     nearest_name,
 )
+from vidkit.paths import local_path
 from vidkit.supervisor import Supervisor
 
 #: the demonstration's request
@@ -47,20 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     # OpenMP's threads spin while they wait; on cores shared with other work that makes small models 50 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    tell_nobody()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8; a lone surrogate in a file name becomes its escape
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    log_to()
+    with unhurried_stderr():
+        return run_command(given)
+
+
+def run_command(given: list[str]) -> int:
+    """One command, whatever it comes to."""
     output = Output()
     failure: VidkitError
     try:
         options, rest = make_parser().parse_known_args(given)
         if rest and "unknown_options" not in options:  # `vidkit lab` hands them on
-            raise unknown_argument(rest)
+            raise unknown_argument(getattr(options, "json", None), rest)
         options.unknown_options = rest
         return int(options.run(options, output))
     except VidkitError as error:
+        log_failure("command", error, with_message=False)  # which may quote the request, prompt and all
         failure = error
+    except KeyboardInterrupt:  # where nothing was begun that would have to be stopped
+        failure = Cancelled()
     except Exception as error:  # noqa: BLE001  (the boundary of the process: any defect becomes a typed response)
+        log_failure("command", error)
         output.event({"log": traceback.format_exc().rstrip()})
         failure = internal_error(error)
     output.response(failure.to_json())
@@ -73,12 +88,13 @@ def make_parser() -> Parser:
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     add_generate(verbs.add_parser("generate", help="make one clip; JSON in, JSON out", allow_abbrev=False))
     show = verbs.add_parser("show", help="print what a clip knows of itself: settings, seed, models, versions")
-    show.add_argument("clip", type=Path)
+    show.add_argument("clip", type=local_path)
     show.set_defaults(run=run_show)
     demo = verbs.add_parser("demo", help="make a clip from a photograph and a model that ship with vidkit")
     demo.add_argument("--output", help="where to write it")
     demo.set_defaults(run=run_demo)
     cli_plan.add_verbs(verbs)
+    cli_config.add_verbs(verbs)
     cli_sweep.add_verbs(verbs)
     cli_models.add_verbs(verbs)
     cli_lab.add_verbs(verbs)
@@ -93,7 +109,10 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_generate)
 
 
-def unknown_argument(rest: list[str]) -> InputError:
+def unknown_argument(first: str | None, rest: list[str]) -> InputError:
+    """first: the request's JSON, of which the rest may be pieces."""
+    if first is not None:
+        refuse_pieces([first, *rest])
     flags = [argument for argument in rest if argument.startswith("--")]
     if not flags:
         return InputError(
@@ -126,10 +145,10 @@ def run_generate(options: argparse.Namespace, output: Output) -> int:
 
 def run_lines(supervisor: Supervisor, output: Output, signals: Signals) -> int:
     """`--jsonl`: a request a line in, a response a line out; the exit code is 0 unless cancelled."""
-    lines = standard_input()
+    lines = Lines(standard_input())
     while True:
         try:
-            line = signals.wait(lines.readline)
+            line = signals.wait(lines.read)
         except Cancelled as stopped:  # between two requests: there is none to answer
             return stopped.exit_code
         if not line:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from vidkit.errors import InputError
-from vidkit.params import GenerationParams, canonical_name, choices_of, describe_values, plain_type
+from vidkit.json_request import no_request, parse_json
+from vidkit.params import GenerationParams, canonical_name, choices_of, how_to_set, plain_type
+from vidkit.paths import local_path
 
 SOURCES: Final = (
     "The request is JSON as the argument ('-': from standard input), --request FILE, --from CLIP and/or the options "
@@ -26,8 +26,10 @@ Wait = Callable[[Callable[[], bytes]], bytes]
 def add_request(parser: argparse.ArgumentParser) -> None:
     """The arguments that `merged_request` reads."""
     parser.add_argument("json", nargs="?", help="the request as one JSON object, or - for standard input")
-    parser.add_argument("--request", type=Path, metavar="FILE", help="a JSON file with the request")
-    parser.add_argument("--from", dest="clip", type=Path, metavar="CLIP", help="make this clip again, or a variation")
+    parser.add_argument("--request", type=local_path, metavar="FILE", help="a JSON or YAML file with the request")
+    parser.add_argument(
+        "--from", dest="clip", type=local_path, metavar="CLIP", help="make this clip again, or a variation"
+    )
     group = parser.add_argument_group("parameters")
     for name, info in GenerationParams.model_fields.items():
         flag = option_name(name)
@@ -61,7 +63,7 @@ def merged_request(options: argparse.Namespace, wait: Wait) -> dict[str, Any]:
 
         sources.append(request_from_clip(options.clip))
     if options.request is not None:
-        sources.append(parse_json(read_request_file(options.request), str(options.request)))
+        sources.append(request_file(options.request))
     given = given_options(options)
     if options.json == "-" or (options.json is None and not sources and not given):
         lines = standard_input()
@@ -81,51 +83,56 @@ def merged_request(options: argparse.Namespace, wait: Wait) -> dict[str, Any]:
 
 
 def standard_input() -> BinaryIO:
-    """As bytes, since JSON says itself how it is encoded; one that was closed is empty."""
+    """As bytes, since JSON says itself how it is encoded; one that was closed (or of pythonw.exe) is empty."""
     return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
-def read_request_file(path: Path) -> bytes:
+class Lines:
+    """Standard input line by line, each as the bytes of UTF-8. A byte order mark says that it is UTF-16."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._as_text: io.TextIOWrapper | None = None
+        self._begun = False
+
+    def read(self) -> bytes:
+        """The next line, with its end; nothing at the end of input."""
+        if not self._begun:
+            self._begun = True
+            # the first byte of a mark suffices: in UTF-8 there is neither
+            if isinstance(self._stream, io.BufferedReader) and self._stream.peek(1)[:1] in (b"\xff", b"\xfe"):
+                self._as_text = io.TextIOWrapper(self._stream, "utf-16", errors="surrogatepass")
+        if self._as_text is None:
+            return self._stream.readline()
+        return self._as_text.readline().encode("utf-8", "surrogatepass")
+
+
+def request_file(path: Path) -> dict[str, Any]:
+    """The request in a JSON file, or in a YAML file, as papermill takes them."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError("invalid_request", f"{path} cannot be read: {error}.", ["Check the file's path"]) from error
+    return parse_yaml(content, path) if path.suffix.lower() in (".yaml", ".yml") else parse_json(content, str(path))
 
 
-def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
-    """A JSON object; bytes may be UTF-8 or UTF-16, with a byte order mark or without."""
-    if not text.strip():
-        raise no_request(f" {source.capitalize()} is empty.")
-    shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+def parse_yaml(content: bytes, path: Path) -> dict[str, Any]:
+    """Names and values; what would be read in two ways is refused."""
+    from vidkit.sweep.yaml_text import read_yaml
+
     try:
-        content = json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("invalid_json", f"{source} is not valid JSON: {error}.", json_hints(shown)) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            "invalid_json", f"{source} is not a JSON object: {shown[:80]!r}.", ['Send an object: {"imagePath": ...}']
-        )
-    return content
-
-
-def json_hints(text: str) -> list[str]:
-    hints = ["Check the quotes and backslashes", "Send the request on standard input: vidkit generate -"]
-    if re.search(r'\\"\s*[,}]', text):  # what Windows makes of the quoting in the specification's C# client
-        hints.insert(0, "A path that ends in a single backslash swallows the quote behind it: double it, or leave it")
-    elif "\\" in text:
-        hints.insert(0, r"Write each backslash of a path twice: D:\\Images\\photo.jpg")
-    return hints
-
-
-def no_request(reason: str = "") -> InputError:
-    return InputError(
-        "invalid_request",
-        f"No request was given.{reason}",
-        [
-            """Give it as JSON: vidkit generate '{"imagePath": "photo.jpg", "prompt": "slow zoom in"}'""",
-            "Or as options: vidkit generate --image-path photo.jpg --prompt 'slow zoom in'",
-        ],
-    )
+        found, complaints = read_yaml(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError("invalid_request", f"{path} is not UTF-8 ({error}).", ["Save it as UTF-8"]) from error
+    except InputError as error:
+        raise InputError(error.code, f"{path}: {error.message}", error.suggestions) from error
+    if complaints:
+        raise InputError("invalid_request", f"{path}: {'; '.join(complaints)}.", ["Mend the file"])
+    if not isinstance(found, dict):
+        raise InputError("invalid_request", f"{path} holds no names and values.", ["Write a line like prompt: the sea"])
+    if "axes" in found:
+        raise InputError("invalid_request", f"{path} is a sweep, not a request.", [f"Run it: vidkit sweep {path}"])
+    return {str(name): value for name, value in found.items()}
 
 
 def parsed_option(name: str, value: Any) -> Any:
@@ -139,5 +146,6 @@ def parsed_option(name: str, value: Any) -> Any:
         raise InputError(
             "invalid_value",
             f"{option_name(name)} is {value!r}.",
-            [f"Set {option_name(name)} to {describe_values(name)}"],
+            [how_to_set(name, option_name(name), value)],
+            [name],
         ) from None

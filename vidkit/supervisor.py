@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from vidkit.errors import Cancelled, CriticalError, GenerationError, VidkitError
-from vidkit.files import partial_files
-from vidkit.limits import how_to_raise
+from vidkit.errors import Cancelled, VidkitError
+from vidkit.libraries import NO_TELEMETRY
+from vidkit.logs import log_failure
+from vidkit.post_mortem import died, hung, memory_kills
 from vidkit.progress import COMPUTED, COMPUTING
-from vidkit.settings import load_settings, settings_or_defaults
+from vidkit.settings import settings_or_defaults
+from vidkit.unfinished import remove_unfinished
 
 #: seconds a worker has to stop by itself; the protocol promises an answer within 5
 GRACE: Final = 3.5
@@ -26,11 +26,11 @@ GRACE: Final = 3.5
 OVERTIME: Final = 60.0
 
 #: nothing at run time goes to the network, and nobody is told
-OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", **NO_TELEMETRY, "PYTHONUTF8": "1"}
 
 #: The worker sees the modules that we see. `python -m` would look into the current folder first, and a picture folder
 #: with a json.py in it would run that.
-WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from vidkit.worker import main; main()"
+WORKER: Final = "import importlib, sys; sys.path[:] = sys.argv[2:]; importlib.import_module(sys.argv[1]).main()"
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -38,11 +38,17 @@ OnEvent = Callable[[dict[str, Any]], None]
 class Supervisor:
     """One worker, started when first needed and again when it died; requests one after another."""
 
-    def __init__(self, overtime: float = OVERTIME) -> None:
-        """overtime: seconds after the time limit at which a worker is ended that does not stop by itself."""
+    def __init__(self, overtime: float = OVERTIME, worker: str = "vidkit.worker") -> None:
+        """
+        Args:
+            overtime: seconds after the time limit at which a worker is ended that does not stop by itself.
+            worker: the module whose `main` serves the requests, as that of `vidkit.worker` does.
+        """
+        self._module = worker
         self._overtime = overtime
         self._worker: subprocess.Popen[str] | None = None
         self._relay: threading.Thread | None = None
+        self._memory_kills = 0  # of the system, before the worker was started
         self.cancelled = False
 
     def run(self, request: Mapping[str, Any], on_event: OnEvent) -> tuple[dict[str, Any], int]:
@@ -61,6 +67,8 @@ class Supervisor:
                 self.cancel()
             for event in events(worker):
                 if "response" in event:
+                    if event["response"].get("code") == "gpu_driver":
+                        self.close()  # no CUDA call works any more in a process that has met one: the next gets a new
                     return event["response"], event["exitCode"]
                 watch.see(event)
                 on_event(event.get("progress", event))
@@ -99,8 +107,9 @@ class Supervisor:
 
     def _running(self, on_event: OnEvent) -> subprocess.Popen[str]:
         if self._worker is None or self._worker.poll() is not None:
+            self._memory_kills = memory_kills()
             self._worker = subprocess.Popen(
-                [sys.executable, "-P", "-c", WORKER, *sys.path],
+                [sys.executable, "-P", "-c", WORKER, self._module, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -127,23 +136,12 @@ class Supervisor:
         self._worker = None
         if self._relay is not None:
             self._relay.join(1)
-        for part in partial_files(output_folder(request), worker.pid):
-            with contextlib.suppress(OSError):  # a folder that has gone or changed; the answer matters more
-                part.unlink()
+        remove_unfinished(request, worker.pid)
         if self.cancelled:
             return answer(Cancelled())
         if watch.has_ended_it:
-            return answer(hung(watch.limit))
-        return answer(
-            CriticalError(
-                "process_killed",
-                f"The generating process ended without an answer ({how(status)}).",
-                [
-                    "Check free memory: the system ends processes that take too much",
-                    "Try a smaller size or fewer frames",
-                ],
-            )
-        )
+            return answer(hung(watch.limit, request))
+        return answer(died(status, request, memory_kills() > self._memory_kills))
 
 
 class Watch:
@@ -202,26 +200,5 @@ def relay(worker: subprocess.Popen[str], on_event: OnEvent) -> None:
 
 
 def answer(error: VidkitError) -> tuple[dict[str, Any], int]:
+    log_failure("request", error)
     return error.to_json(), error.exit_code
-
-
-def hung(limit: float) -> GenerationError:
-    return GenerationError(
-        "timeout",
-        f"The clip was not done within the limit of {limit:g} s, and the process did not stop by itself: it was ended.",
-        ["Try fewer steps, fewer frames or a smaller size", how_to_raise("time")],
-    )
-
-
-def how(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"
-
-
-def output_folder(request: Mapping[str, Any]) -> Path:
-    path = request.get("outputPath")
-    return Path(path).expanduser().absolute().parent if path else load_settings().output

@@ -1,6 +1,7 @@
 """The process that works: requests in on stdin, events out on a private copy of stdout, one JSON a line.
 
-In: {"request": {...}} to generate, {"cancel": true} to stop the present one; the end of input ends the process.
+In: {"request": {...}} to generate, {"cancel": true} to stop the present one; the end of input ends the process, within
+`ALONE` seconds whatever it is at: whoever started it may have been killed.
 Out: {"progress": {...}}, then {"response": {...}, "exitCode": n}. Whatever a library prints on stdout lands on stderr.
 """
 
@@ -12,15 +13,23 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from vidkit.errors import VidkitError, internal_error
 from vidkit.generation import generate
-from vidkit.progress import CancelToken
+from vidkit.logs import log_to
+from vidkit.progress import CancelToken, OnProgress
+from vidkit.unfinished import end_children, remove_unfinished
+
+#: seconds to stop by itself that it has after whoever started it has gone
+ALONE: Final = 3.5
 
 Send = Callable[[dict[str, Any]], None]
+#: from a request to its response; raises as `vidkit.generate`
+Make = Callable[[dict[str, Any], OnProgress, CancelToken], dict[str, Any]]
 
 
 def private_stdout() -> Send:
@@ -44,6 +53,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._last: dict[str, Any] = {}
         self.token = CancelToken()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -53,34 +63,44 @@ class Inbox:
             if message.get("cancel"):
                 self.token.cancel()
             else:
-                self.requests.put(message["request"])
+                self._last = message["request"]
+                self.requests.put(self._last)
         self.token.cancel()  # whoever started us is gone
         self.requests.put(None)
+        time.sleep(ALONE)
+        end_children()
+        remove_unfinished(self._last, os.getpid())
+        os._exit(1)  # out of whatever does not look at the token: a compilation, an encoder, a file that cannot be read
 
 
-def serve(send: Send, inbox: Inbox) -> None:
+def serve(send: Send, inbox: Inbox, make: Make) -> None:
     while (request := inbox.requests.get()) is not None:
-        response, code = answer(request, send, inbox.token)
+        response, code = answer(request, send, inbox.token, make)
         send({"response": response, "exitCode": code})
 
 
-def answer(request: dict[str, Any], send: Send, token: CancelToken) -> tuple[dict[str, Any], int]:
+def answer(request: dict[str, Any], send: Send, token: CancelToken, make: Make) -> tuple[dict[str, Any], int]:
     """One request's response and exit code; no exception leaves it."""
     try:
-        result = generate(request, on_progress=lambda event: send({"progress": event.to_json()}), cancel=token)
+        return make(request, lambda event: send({"progress": event.to_json()}), token), 0
     except VidkitError as error:
         return error.to_json(), error.exit_code
     except Exception as error:  # noqa: BLE001  (the boundary of the process: any defect becomes a typed response)
         traceback.print_exc()
         return internal_error(error).to_json(), internal_error(error).exit_code
-    return result.to_json(), 0
 
 
-def main() -> None:
+def clip(request: dict[str, Any], on_progress: OnProgress, token: CancelToken) -> dict[str, Any]:
+    return generate(request, on_progress=on_progress, cancel=token).to_json()
+
+
+def main(make: Make = clip) -> None:
+    """make: what is done with a request; its response."""
     send, inbox = private_stdout(), Inbox()
+    log_to()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent tells us
     signal.signal(signal.SIGTERM, lambda *_: inbox.token.cancel())  # as do service managers with theirs
-    serve(send, inbox)
+    serve(send, inbox, make)
 
 
 if __name__ == "__main__":

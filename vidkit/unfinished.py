@@ -1,0 +1,36 @@
+"""What a process leaves half-made when it is ended in the midst of a clip: found by its number, and removed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vidkit.files import partial_files
+from vidkit.paths import local_path
+from vidkit.settings import load_settings
+
+
+def remove_unfinished(request: Mapping[str, Any], pid: int) -> None:
+    """The partial files that process `pid` wrote for this request (camelCase keys); others' stay."""
+    for part in partial_files(output_folder(request), pid):
+        with contextlib.suppress(OSError):  # a folder that has gone or changed; the answer matters more
+            part.unlink()
+
+
+def end_children() -> None:
+    """End the processes that this one started (ffmpeg), which would go on writing."""
+    import psutil  # type: ignore[import-untyped]  # comes with ipykernel; not for every start of the command line
+
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.Error):  # it has ended by itself
+                child.kill()
+        psutil.wait_procs(children, timeout=1)
+
+
+def output_folder(request: Mapping[str, Any]) -> Path:
+    path = request.get("outputPath")
+    return local_path(path).absolute().parent if path else load_settings().output
