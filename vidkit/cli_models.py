@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vidkit.cli_output import Output
 from vidkit.errors import EXIT_CODES, Cancelled, InputError, SetupError
 from vidkit.files import typed_write_errors
+from vidkit.paths import local_path, path_to_write
 from vidkit.progress import CancelToken, Progress
 from vidkit.settings import Settings, load_settings
 
@@ -55,7 +56,7 @@ def add_verbs(verbs: Any) -> None:
     verify.add_argument("names", nargs="*", metavar="MODEL", help="default: all")
     convert = action(actions, "convert", run_convert, "write a pickle (.ckpt, .pt, .bin) as safetensors")
     convert.add_argument("source", help="a path, or a model's name")
-    convert.add_argument("target", type=Path, nargs="?", help="default: beside it, with .safetensors")
+    convert.add_argument("target", type=path_to_write, nargs="?", help="default: beside it, with .safetensors")
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
 
 
@@ -187,9 +188,8 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
 def run_add(options: argparse.Namespace, output: Output) -> int:
     from vidkit.models.entries import register_model
     from vidkit.models.inspection import inspect
-    from vidkit.paths import normalize_path
 
-    path = Path(normalize_path(options.path)).expanduser().absolute()
+    path = local_path(options.path).absolute()
     entry = register_model(load_settings(), inspect(path), options.name, options.family, type=options.type)
     document = {"status": "success", "name": entry.name, "family": entry.family, "path": str(entry.path)}
     say(options, output, document, [f"{entry.name}: {entry.text('description')}, {entry.text('size')}"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidkit.cli_output import Output
 from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, InputError
+from vidkit.paths import local_path, path_to_write
 from vidkit.settings import home
 
 if TYPE_CHECKING:
@@ -21,18 +22,18 @@ def add_verbs(verbs: Any) -> None:
     """Add the parsers of this file's verbs to those of the command line."""
     add_sweep(verbs.add_parser("sweep", help="run a grid of requests from a YAML file; what is done is not run again"))
     status = verbs.add_parser("status", help="how far a sweep is")
-    status.add_argument("folder", type=Path, help="the sweep's --output folder")
+    status.add_argument("folder", type=local_path, help="the sweep's --output folder")
     status.add_argument("--json", action="store_true", help="as one JSON document")
     status.set_defaults(run=run_status)
     runs = verbs.add_parser("runs", help="the runs in a folder as a table: parameters, timing, metrics, status")
-    runs.add_argument("folder", type=Path, help="the sweep's --output folder")
-    runs.add_argument("--output", type=Path, metavar="FILE", help="write it as .csv or .parquet instead")
+    runs.add_argument("folder", type=local_path, help="the sweep's --output folder")
+    runs.add_argument("--output", type=path_to_write, metavar="FILE", help="write it as .csv or .parquet instead")
     runs.add_argument("--sort", metavar="COLUMN", help="by this column, the smallest first")
     runs.add_argument("--descending", action="store_true", help="the largest first")
     runs.add_argument("--columns", metavar="NAMES", help="these columns alone, with commas between")
     runs.set_defaults(run=run_runs)
     report = verbs.add_parser("report", help="write the report of a sweep again, or pictures of it")
-    report.add_argument("folder", type=Path, help="the sweep's --output folder")
+    report.add_argument("folder", type=local_path, help="the sweep's --output folder")
     report.add_argument("--embed", action="store_true", help="with the clips inside, for sending")
     report.add_argument("--contact-sheet", nargs=2, metavar=("ROWS", "COLUMNS"), help="a PNG over two axes")
     report.add_argument("--heat-map", nargs=3, metavar=("METRIC", "ROWS", "COLUMNS"), help="a PNG over two axes")
@@ -40,8 +41,10 @@ def add_verbs(verbs: Any) -> None:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="the sweep's YAML file; examples: parameters/sweep_*.yaml")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: runs/NAME in vidkit's data folder")
+    parser.add_argument("file", type=local_path, help="the sweep's YAML file; examples: parameters/sweep_*.yaml")
+    parser.add_argument(
+        "--output", type=path_to_write, metavar="FOLDER", help="default: runs/NAME in vidkit's data folder"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the points and what they cost; run nothing")
     parser.add_argument("--full", action="store_true", help="with --dry-run: every point of a long grid")
     parser.add_argument("--retry-failed", action="store_true", help="run points again that failed before")

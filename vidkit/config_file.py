@@ -11,14 +11,18 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
-from vidkit.errors import SetupError
+from vidkit.errors import InputError, SetupError
 from vidkit.files import written_whole
+from vidkit.paths import local_path
 
 
 def home() -> Path:
-    """The data folder; not created here."""
+    """The data folder; not created here. Raises SetupError `invalid_config`: `VIDKIT_HOME` is no path."""
     given = os.environ.get("VIDKIT_HOME")
-    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("vidkit", appauthor=False))
+    try:
+        return local_path(given) if given else Path(platformdirs.user_data_dir("vidkit", appauthor=False))
+    except InputError as error:
+        raise SetupError("invalid_config", f"VIDKIT_HOME: {error.message}", error.suggestions) from error
 
 
 def config_path() -> Path:

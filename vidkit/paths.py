@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidkit.errors import InputError
@@ -27,6 +27,7 @@ __all__ = [
     "is_windows_path",
     "local_path",
     "normalize_path",
+    "on_drive",
     "path_to_write",
     "windows_to_wsl_path",
     "wsl_to_windows_path",
@@ -50,38 +51,53 @@ def normalize_path(path: str, *, on_windows: bool = os.name == "nt", system: Sys
     return windows_to_wsl_path(path, system=system) if is_windows_path(path) else path
 
 
-def local_path(written: str | Path) -> Path:
+def local_path(written: str | Path, concerns: Sequence[str] = ()) -> Path:
     r"""A path that somebody wrote (in a request, a setting, a file, on the command line) as one of this system, `~`
     expanded. A file of Linux that has just this name is meant, whatever the name looks like.
+
+    concerns: the parameters that it is of, for errors.
 
     Raises:
         InputError: `invalid_value`: as `windows_to_wsl_path`; a name that Windows reserves or would change
             (`D:\con.png`, `D:\clip.mp4.`); the home of a user that does not exist; a null character.
     """
     path = str(written)
-    if "\0" in path:
-        raise unreachable(path, "it has a null character", "Check the path")
-    if os.name != "nt" and os.path.lexists(path):
-        return Path(path)
-    if os.name == "nt" or is_windows_path(path):
-        check_names(path)
     try:
-        return Path(normalize_path(path)).expanduser()
-    except RuntimeError as error:
-        raise unreachable(path, "there is no such user", "Write the whole path") from error
+        if "\0" in path:
+            raise unreachable(path, "it has a null character", "Check the path")
+        if os.name != "nt" and os.path.lexists(path):
+            return Path(path)
+        if os.name == "nt" or is_windows_path(path):
+            check_names(path)
+        return expanded(Path(normalize_path(path)))
+    except InputError as error:
+        raise InputError(error.code, error.message, error.suggestions, concerns) from error
 
 
-def path_to_write(written: str) -> Path:
+def path_to_write(written: str | Path, concerns: Sequence[str] = ()) -> Path:
     r"""`local_path`, absolute, of what is to be written. Raises InputError as it, and for a drive that is not there:
     its folder would be made, and Windows would never see the file.
     """
-    path = local_path(written).absolute()
+    path, written = local_path(written, concerns).absolute(), str(written)
     drive = DRIVE.match(backslashed(written))
     if drive and os.name != "nt":
         folder = Path(windows_to_wsl_path(f"{drive[1]}:"))
         if path.is_relative_to(folder) and not folder.is_dir():
             raise not_mounted(written, drive[1], str(folder))
     return path
+
+
+def on_drive(path: str) -> bool:
+    r"""Whether an absolute path of Windows is on a drive: `D:\folder`, not `\\server\share`."""
+    return DRIVE.match(path) is not None
+
+
+def expanded(path: Path) -> Path:
+    """With a home in place of `~`."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise unreachable(str(path), "there is no such user", "Write the whole path") from error
 
 
 def as_asked(path: Path, asked: str | None, others: Iterable[str | None] = ()) -> str:

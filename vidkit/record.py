@@ -21,6 +21,7 @@ from vidkit.models.files.content_hash import remembered
 from vidkit.models.locate import BUNDLED_PREFIX, Model
 from vidkit.models.loras import check_different, is_lora, weights_of_loras
 from vidkit.params import SCHEMA_VERSION, GenerationParams, OutputFormat, wire_name
+from vidkit.paths import local_path
 from vidkit.settings import load_settings
 from vidkit.video import read_cover, read_record, sidecar_path, write_sidecar
 
@@ -188,7 +189,7 @@ def show(clip: str | Path) -> dict[str, Any]:
     Raises:
         InputError: `clip_not_found`; `invalid_clip`, when vidkit did not write it or its tags were stripped.
     """
-    record = read_record(Path(clip))
+    record = read_record(local_path(clip))
     if record.get("digitalSourceType") != AI_GENERATED["digitalSourceType"]:
         raise InputError(
             "invalid_clip", f"{clip} has a comment, but not vidkit's record.", ["Give a clip that vidkit wrote"]
@@ -202,7 +203,7 @@ def request_from_clip(clip: str | Path) -> dict[str, Any]:
     Raises:
         InputError: `clip_not_found`; `invalid_clip`, also for a clip made with `bare`.
     """
-    path = Path(clip).absolute()
+    path = local_path(clip).absolute()
     record = show(path)
     if "request" not in record:
         raise InputError(

@@ -96,8 +96,9 @@ def wsl_to_windows_path(path: str, *, system: System = SYSTEM) -> str:
 
 
 def is_windows_path(path: str) -> bool:
-    r"""Whether no path of Linux looks like this: a drive, a share, or backslashes and no slash."""
-    return WINDOWS_BY_LOOKS.match(path) is not None or ("\\" in path and "/" not in path)
+    r"""Whether no path of Linux looks like this: with a drive, a share, or backslashes and no slash."""
+    looks = WINDOWS_BY_LOOKS.match(path) or DRIVE_RELATIVE.match(path)
+    return looks is not None or ("\\" in path and "/" not in path)
 
 
 # --- parts of the translation

@@ -16,7 +16,7 @@ from vidkit.models.inspection import inspect
 from vidkit.models.loading.single_file import config_folder_of, config_of
 from vidkit.models.registry import FILE_NAME, Entry, find_registered, registered
 from vidkit.params import Conditioning, GenerationParams, canonical_names, plain_type
-from vidkit.paths import normalize_path
+from vidkit.paths import is_windows_path, local_path
 from vidkit.settings import Settings
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
@@ -108,19 +108,18 @@ def find(wanted: str, settings: Settings, role: str) -> Path:
 
     Raises:
         SetupError: `model_not_found`; `invalid_config`, when only the registry can know it and that is broken.
+        InputError: `invalid_value`, for what can be no path here (`vidkit.paths.local_path`).
     """
     if wanted.startswith(BUNDLED_PREFIX):
         name = wanted.removeprefix(BUNDLED_PREFIX)
         places = [folder for folder in BUNDLED_FOLDER.iterdir() if folder.name == name]
     else:
-        written = [Path(one) for one in dict.fromkeys((wanted, normalize_path(wanted)))]
-        folders = (Path(), settings.models, settings.models / CUSTOM)
-        places = [folder / path for folder in folders for path in written]
-    for path in places:
+        places = places_of(wanted, settings, parameter_of(role))
+    for place in places:
         try:
-            if path.expanduser().exists():
-                return place_of(path.expanduser())
-        except (OSError, ValueError, RuntimeError):  # names no file system takes, users that don't exist
+            if place.exists():
+                return place_of(place)
+        except OSError:  # names that no file system takes
             continue
     entry = None if wanted.startswith(BUNDLED_PREFIX) else find_registered(wanted, settings)
     if entry is not None and not entry.is_missing:
@@ -128,14 +127,33 @@ def find(wanted: str, settings: Settings, role: str) -> Path:
     raise not_found(wanted, settings, role, entry)
 
 
+def places_of(wanted: str, settings: Settings, parameter: str) -> list[Path]:
+    """Where a model of this path or name may lie: none for what no file can be called.
+
+    Raises:
+        InputError: `invalid_value`, for a path of Windows that leads nowhere here.
+    """
+    try:
+        path = local_path(wanted, [parameter])
+    except InputError:
+        if is_windows_path(wanted):
+            raise
+        return []
+    return [folder / path for folder in (Path(), settings.models, settings.models / CUSTOM)]
+
+
 def place_of(path: Path) -> Path:
     """An absolute path without links, but for the last part: a model goes by the name of the link that leads to it."""
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
+def parameter_of(role: str) -> str:
+    return "loras" if role == "LoRA" else role.replace(" ", "_")
+
+
 def not_found(wanted: str, settings: Settings, role: str, entry: Entry | None) -> SetupError:
     """entry: the registry's, of a model that is not where it says."""
-    parameter = "loras" if role == "LoRA" else role.replace(" ", "_")
+    parameter = parameter_of(role)
     takes_name = parameter in GenerationParams.model_fields and parameter != "loras"
     bundled = [BUNDLED_PREFIX + folder.name for folder in sorted(BUNDLED_FOLDER.iterdir()) if role != "LoRA"]
     if entry is not None:
@@ -215,14 +233,14 @@ def check_own_keys(path: Path, card: Mapping[str, Any]) -> None:
         raise invalid_config(path, f"conditionings is {served!r}, not a list of some of {', '.join(known)}")
 
 
-def picture_path(wanted: str) -> Path:
+def picture_path(wanted: str, parameter: str = "image_path") -> Path:
     """`example:NAME` is a picture that ships with vidkit; all else is a path.
 
     Raises:
-        InputError: `image_not_found` for an unknown example.
+        InputError: `image_not_found` for an unknown example; `invalid_value`, for what can be no path here.
     """
     if not wanted.startswith("example:"):
-        return Path(wanted).expanduser()
+        return local_path(wanted, [parameter])
     folder = Path(__file__).parent.parent / "examples"
     name = wanted.removeprefix("example:")
     matches = [file for file in sorted(folder.iterdir()) if name in (file.name, file.stem)]

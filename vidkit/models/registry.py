@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from vidkit.errors import InputError, SetupError
 from vidkit.files import typed_write_errors, written_whole
-from vidkit.paths import is_windows_path, normalize_path, wsl_to_windows_path
+from vidkit.paths import is_windows_path, local_path, on_drive, wsl_to_windows_path
 from vidkit.settings import Settings
 
 FILE_NAME: Final = "models.json"
@@ -198,9 +198,11 @@ def entry_of(name: str, family: str, fields: Content, file: Path) -> Entry:
     if not isinstance(written, str) or not written or "\0" in written:
         raise invalid_registry(file, f"the path of {name or family!r} is {written!r}")
     try:
-        path = file.parent.absolute() / Path(normalize_path(written)).expanduser()
-    except RuntimeError as error:  # ~ of a user that does not exist
-        raise invalid_registry(file, f"the path {written!r} leads nowhere: {error}") from error
+        path = file.parent.absolute() / local_path(written)
+    except InputError as error:
+        if not is_windows_path(written):
+            raise invalid_registry(file, f"the path {written!r} leads nowhere: {error}") from error
+        path = file.parent.absolute() / written  # on a drive that is not here now: missing like any other
     return Entry(name or path.stem, family, path, written, fields)
 
 
@@ -239,8 +241,8 @@ def is_same_place(one: Path, other: Path) -> bool:
 def as_written(path: Path, entries: list[Entry]) -> str:
     """How a new path is written: as Windows reads it where the others are, if it lies on one of its drives."""
     windows = wsl_to_windows_path(str(path))
-    shared = any(is_windows_path(one.written) for one in entries) and is_windows_path(windows)
-    return windows if shared and path.as_posix().startswith("/mnt/") else str(path)
+    shared = any(is_windows_path(one.written) for one in entries) and on_drive(windows)
+    return windows if shared else str(path)
 
 
 def change(file: Path, act: Callable[[Content], Entry]) -> Entry:

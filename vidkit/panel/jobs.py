@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from vidkit.errors import VidkitError
 from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.panel.original_pictures import EXAMPLE_PREFIX
 from vidkit.params import GenerationParams, with_places
+from vidkit.paths import local_path
 from vidkit.progress import CancelToken, Progress
 from vidkit.runs import RunFolder
 
@@ -70,7 +70,7 @@ def with_absolute_paths(params: GenerationParams) -> GenerationParams:
     for name, no_path in PATHS.items():
         value = getattr(params, name)
         if value is not None and not (no_path and value.startswith(no_path)):
-            found[name] = str(Path(value).expanduser().absolute())
+            found[name] = str(local_path(value, [name]).absolute())
     for name in MODELS:
         if (value := getattr(params, name)) is not None:
             found[name] = with_places(name, value, absolute_model)
@@ -79,5 +79,7 @@ def with_absolute_paths(params: GenerationParams) -> GenerationParams:
 
 def absolute_model(value: str) -> str:
     """A path made absolute; a name in the models folder stays one."""
-    is_path = not value.startswith(BUNDLED_PREFIX) and Path(value).expanduser().exists()
-    return str(Path(value).expanduser().absolute()) if is_path else value
+    if value.startswith(BUNDLED_PREFIX):
+        return value
+    path = local_path(value)
+    return str(path.absolute()) if path.exists() else value

@@ -21,7 +21,7 @@ from vidkit.models.locate import Model, describe, locate_base, place_of
 from vidkit.models.loras import describe_lora
 from vidkit.models.registry import FILE_NAME, registry_file
 from vidkit.params import GenerationParams, is_used
-from vidkit.paths import normalize_path
+from vidkit.paths import local_path
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.animatediff import BASE_KINDS, check_adapter
 from vidkit.settings import Settings
@@ -125,9 +125,9 @@ def add_model(written: str, settings: Settings) -> Found:
     if not written.strip():
         raise InputError("invalid_value", "There is no path.", ["Give the folder of a model, or a file of weights"])
     try:
-        path = place_of(Path(normalize_path(written.strip())).expanduser())
+        path = place_of(local_path(written.strip()))
         is_there = path.exists()
-    except (OSError, ValueError, RuntimeError):  # names no file system takes, users that don't exist
+    except OSError:  # names that no file system takes
         is_there = False
     if not is_there:
         raise SetupError("model_not_found", f"There is nothing at {written.strip()[:200]!r}.", ["Check the path"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from vidkit.errors import InputError
 from vidkit.models.files.content_hash import remember
 from vidkit.models.locate import picture_path
+from vidkit.paths import local_path
 from vidkit.record import file_identity
 from vidkit.settings import Settings
 
@@ -19,7 +20,7 @@ EXAMPLE_PREFIX = "example:"
 
 def remember_picture(wanted: str, identity: Mapping[str, str], settings: Settings) -> None:
     """Keep where a picture lay when a clip was made of it. wanted: as in the request; identity: `file_identity`."""
-    path = wanted if wanted.startswith(EXAMPLE_PREFIX) else str(Path(wanted).expanduser().absolute())
+    path = wanted if wanted.startswith(EXAMPLE_PREFIX) else str(local_path(wanted).absolute())
     remember(place_of(identity["sha256"], settings), {"path": path})
 
 

@@ -20,6 +20,7 @@ from vidkit.images import fit_image
 from vidkit.models.locate import picture_path
 from vidkit.panel.problems import ProblemView
 from vidkit.params import GenerationParams
+from vidkit.paths import local_path
 from vidkit.record import VIDEO_SUFFIXES, load_picture
 
 #: pixels: the longer side of what is shown, and of the copy of the picture that is kept for showing it
@@ -174,11 +175,19 @@ class PictureView:
         self._tell()
 
     def _tell(self) -> None:
-        path = Path(self.get() or "").expanduser()
-        if self._on_clip is not None and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if self._on_clip is not None and (path := clip_named(self.get() or "")):
             self._on_clip(path)
         for listener in self._listeners:
             listener(self.name)
+
+
+def clip_named(written: str) -> Path | None:
+    """The clip that a picture's path leads to; None for all else, what is wrong with it is told elsewhere."""
+    try:
+        path = local_path(written)
+    except InputError:
+        return None
+    return path if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() else None
 
 
 def words(original: tuple[int, int], width: int, height: int, fit: str) -> str:

@@ -18,6 +18,7 @@ from vidkit.lora_list import LORAS, parse_loras
 from vidkit.models.locate import BUNDLED_PREFIX
 from vidkit.panel.original_pictures import EXAMPLE_PREFIX
 from vidkit.params import SCHEMA_VERSION, GenerationParams, canonical_name, group_of, with_places
+from vidkit.paths import local_path
 from vidkit.record import PATH_PARAMETERS
 from vidkit.settings import config_path, home, load_settings, update_settings
 
@@ -153,7 +154,10 @@ def is_private(name: str, value: str) -> bool:
 
 def inside(value: str) -> str | None:
     """A path below the data folder, relative to it, with slashes; None for any other."""
-    path = Path(os.path.normpath(Path(value).expanduser()))
+    try:
+        path = Path(os.path.normpath(local_path(value)))
+    except InputError:  # no path here
+        return None
     folder = home().absolute()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
 

@@ -15,6 +15,7 @@ from vidkit.errors import InputError, Remedy, VidkitError
 from vidkit.files import typed_write_errors, written_whole
 from vidkit.panel.original_pictures import remember_picture
 from vidkit.params import GenerationParams
+from vidkit.paths import path_to_write
 from vidkit.progress import CancelToken, OnPreview, OnProgress, Progress
 from vidkit.record import content_of, key_of, versions
 from vidkit.resolving import resolve_request
@@ -54,7 +55,7 @@ def run_clip(
     """
     cancel = cancel or CancelToken()
     planned = plan(params)
-    publishing = Path(params.output_path).expanduser().absolute() if params.output_path else None
+    publishing = path_to_write(params.output_path, ["output_path"]) if params.output_path else None
     if publishing is not None:
         check_target(publishing, overwrite=params.overwrite)  # before the work, not after it
     with claimed(root, planned.key, on_progress, cancel) as ours:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vidkit.errors import InputError
 from vidkit.files import typed_write_errors, written_whole
 from vidkit.params import GenerationParams, canonical_name, choices_of, plain_type
+from vidkit.paths import local_path, path_to_write
 from vidkit.record import names_of_models
 from vidkit.runs.folder import RunFolder, read_document, run_folders
 from vidkit.runs.manifest import Manifest
@@ -47,7 +48,7 @@ def table(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    root = Path(folder)
+    root = local_path(folder)
     if not root.is_dir():
         raise InputError("invalid_value", f"There is no folder {root}.", ["Give the folder that holds the runs"])
     rows, axes = [], dict[str, None]()
@@ -135,7 +136,7 @@ def write_table(folder: str | Path, path: str | Path) -> Path:
         InputError: `invalid_value`, for another suffix, or no such folder.
         SetupError: `output_not_writable`; CriticalError: `disk_full`.
     """
-    target = Path(path)
+    target = path_to_write(path)
     suffix = target.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise InputError(

@@ -16,6 +16,7 @@ from vidkit.images import FORMATS, MAX_PIXELS
 from vidkit.models.locate import BUNDLED_PREFIX, picture_path
 from vidkit.models.loras import weights_of_loras
 from vidkit.params import GenerationParams, is_used, resolve, wire_name, with_places
+from vidkit.paths import local_path
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
 from vidkit.record import is_clip, load_picture
@@ -65,10 +66,10 @@ def check_values(where: str, name: str, values: Sequence[Any], folder: Path, pro
         }
     else:
         wrong = wrong_values(name, values)
-        if name in PICTURES:
-            for number, value in enumerate(values):
-                if number not in wrong and value is not None and (problem := picture_problem(name, value, folder)):
-                    wrong[number] = problem
+        look = {**dict.fromkeys(PICTURES, picture_problem), **dict.fromkeys(MODELS, model_path_problem)}.get(name)
+        for number, value in enumerate(values if look is not None else ()):
+            if look and number not in wrong and value is not None and (problem := look(name, value, folder)):
+                wrong[number] = problem
     for number in list(wrong)[:3]:
         problems.add_error(where, wrong[number])
     if len(wrong) > 3:
@@ -82,7 +83,7 @@ def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
     def place(value: str) -> str:
         if value.startswith(("example:", BUNDLED_PREFIX)):
             return value
-        path = folder / Path(value).expanduser()
+        path = folder / local_path(value)
         if name in MODELS and not path.exists() and (settings.models / value).exists():
             return value
         return str(path)
@@ -92,13 +93,20 @@ def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
 
 def picture_problem(name: str, value: str, folder: Path) -> InputError | None:
     try:
-        path = picture_path(value if value.startswith("example:") else str(folder / Path(value).expanduser()))
+        path = folder / picture_path(value, name)
         if is_clip(path) or not header_opens(path):
             load_picture(path, PICTURES.index(name))  # which says what is wrong
-    except (InputError, ValueError, RuntimeError) as error:  # a null byte; an unknown user's home
-        if isinstance(error, InputError):
-            return error
-        return InputError("image_not_found", f"{value!r} is no path ({error}).", ["Check the path"])
+    except InputError as error:
+        return error
+    return None
+
+
+def model_path_problem(name: str, value: str, folder: Path) -> InputError | None:
+    """What can be no path, as of a drive that is not here; whether a model is there is asked for each point."""
+    try:
+        with_places(name, value, lambda one: one if one.startswith(BUNDLED_PREFIX) else str(local_path(one, [name])))
+    except InputError as error:
+        return error
     return None
 
 

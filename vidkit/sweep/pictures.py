@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vidkit.errors import InputError
 from vidkit.files import written_whole
+from vidkit.paths import local_path
 from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, read_sweep
 from vidkit.video import read_frames
 
@@ -42,7 +43,7 @@ def contact_sheet(
     """
     if frames < 1 or width < 1:
         raise ValueError(f"frames and width: at least 1, not {frames} and {width}")
-    folder = Path(root)
+    folder = local_path(root)
     sweep = read_sweep(folder)
     grid = _Grid(sweep, rows, columns)
     cells = {place: _cell_picture(points, frames, width) for place, points in grid.cells.items()}
@@ -65,7 +66,7 @@ def heat_map(root: str | Path, metric: str, rows: str, columns: str) -> Path:
     """
     from matplotlib.figure import Figure
 
-    folder = Path(root)
+    folder = local_path(root)
     sweep = read_sweep(folder)
     grid = _Grid(sweep, rows, columns)
     values = _means(grid, metric)

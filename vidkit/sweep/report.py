@@ -24,6 +24,7 @@ import yaml
 
 from vidkit.files import written_whole
 from vidkit.params import canonical_names
+from vidkit.paths import local_path
 from vidkit.sweep.report_data import MEASURE_LABELS, Point, Sweep, is_number, read_sweep
 
 REPORT_NAME: Final = "report.html"
@@ -53,7 +54,7 @@ def write_report(root: str | Path, *, embed: bool = False) -> Path:
         InputError: `clip_not_found`, when the folder holds neither runs nor a plan.
         OSError: the folder cannot be written.
     """
-    folder = Path(root)
+    folder = local_path(root)
     page = render(read_sweep(folder), embed=embed)
     path = folder / REPORT_NAME
     with written_whole(path) as temporary:

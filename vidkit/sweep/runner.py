@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vidkit.paths import path_to_write
 from vidkit.runs import content_keys
 from vidkit.sweep.bar import ProgressBar
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
@@ -89,7 +90,7 @@ def run_sweep(
         CriticalError: `disk_full`: no point can be finished any more.
         KeyboardInterrupt: finished points are kept.
     """
-    started, root = time.monotonic(), Path(root).absolute()
+    started, root = time.monotonic(), path_to_write(root)
     plan, tasks = planned(file, root, engine)
     missing = [task for task in map(with_failures, tasks) if is_missing(task, retry_failed)]
     summary = Summary(root, len(tasks), before=len(tasks) - len(missing))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import InputError
+from vidkit.paths import local_path
 from vidkit.runs import RunFolder
 from vidkit.sweep.seeds import PLAN_FILE, write_json
 
@@ -110,7 +111,7 @@ def read_status(root: str | Path) -> Status:
     Raises:
         InputError: `invalid_request`, when no sweep was planned there.
     """
-    root = Path(root)
+    root = local_path(root)
     try:
         keys = [point["key"] for point in json.loads((root / PLAN_FILE).read_text(encoding="utf-8"))["points"]]
     except (OSError, ValueError, LookupError, TypeError) as error:

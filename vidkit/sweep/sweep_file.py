@@ -15,7 +15,6 @@ Paths are relative to the file.
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any, Final
 
 from vidkit.errors import InputError
 from vidkit.params import SCHEMA_VERSION, GenerationParams, canonical_name, unknown_key
+from vidkit.paths import local_path
+from vidkit.shipped import shipped
 from vidkit.sweep.axes import MAX_POINTS, REPLACEMENT, expand, is_axis_name, is_replacement
 from vidkit.sweep.problems import Problems, some
 from vidkit.sweep.yaml_text import read_yaml
@@ -57,13 +58,8 @@ class SweepFile:
 
 
 def default_notebook() -> Path:
-    """What runs a point when the sweep names no notebook: in a clone its own, else where pip put it."""
-    cloned = Path(__file__).parent.parent.parent / "notebooks" / "generate.ipynb"
-    if cloned.is_file():
-        return cloned
-    installed = importlib.metadata.files("vidkit") or []
-    found = [Path(str(file.locate())).resolve() for file in installed if file.name == cloned.name]
-    return found[0] if found else cloned
+    """What runs a point when the sweep names no notebook."""
+    return shipped("notebooks") / "generate.ipynb"
 
 
 def read_sweep_file(path: Path, problems: Problems) -> SweepFile:
@@ -147,7 +143,11 @@ def read_text(key: str, given: Any, problems: Problems) -> str:
 
 def read_notebook(given: Any, path: Path, problems: Problems) -> Path:
     wanted = read_text("notebook", given, problems)
-    notebook = path.absolute().parent / Path(wanted).expanduser() if wanted else default_notebook()
+    try:
+        notebook = path.absolute().parent / local_path(wanted) if wanted else default_notebook()
+    except InputError as error:
+        problems.add_error("notebook", error)
+        return default_notebook()
     if not notebook.is_file() or notebook.suffix != ".ipynb":
         state = "is no .ipynb file" if notebook.exists() else "does not exist"
         problems.add(
