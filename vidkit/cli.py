@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import vidkit
-from vidkit import cli_config, cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
-from vidkit.cli_output import Output, unhurried_stderr
+from vidkit import cli_config, cli_doctor, cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
+from vidkit.cli_output import Output, show_progress, unhurried_stderr
 from vidkit.cli_request import (
     SOURCES,
     Lines,
@@ -99,6 +99,7 @@ def make_parser() -> Parser:
     cli_models.add_verbs(verbs)
     cli_lab.add_verbs(verbs)
     cli_explain.add_verbs(verbs)
+    cli_doctor.add_verbs(verbs)
     return parser
 
 
@@ -224,13 +225,6 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
         supervisor.close()
     output.text("\n".join(success_lines(response) if code == 0 else failure_lines(response)))
     return code
-
-
-def show_progress(event: dict[str, Any]) -> None:
-    if "log" in event:
-        print(event["log"], file=sys.stderr, flush=True)
-    else:
-        print(f"{event['progress']:3d} %  {event['message']}", file=sys.stderr, flush=True)
 
 
 def success_lines(response: Mapping[str, Any]) -> Iterable[str]:

@@ -47,6 +47,14 @@ class Output:
         return True
 
 
+def show_progress(event: Mapping[str, Any]) -> None:
+    """Tell a person how far it is."""
+    if "log" in event:
+        print(event["log"], file=sys.stderr, flush=True)
+    else:
+        print(f"{event['progress']:3d} %  {event['message']}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def unhurried_stderr() -> Iterator[None]:
     """In the block, a client that leaves stderr unread, so that its pipe fills, holds nothing up.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -30,8 +30,15 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="clip", type=local_path, metavar="CLIP", help="make this clip again, or a variation"
     )
+    add_parameters(parser)
+
+
+def add_parameters(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    """The options that `given_options` reads. without: parameters that get none."""
     group = parser.add_argument_group("parameters")
     for name, info in GenerationParams.model_fields.items():
+        if name in without:
+            continue
         flag = option_name(name)
         text = (info.description or "").replace("%", "%%")
         if plain_type(info) is bool:
@@ -48,7 +55,7 @@ def option_name(name: str) -> str:
 
 def given_options(options: argparse.Namespace) -> dict[str, Any]:
     """The parameters given as options, by name; None is one that was not."""
-    values = {name: getattr(options, f"param_{name}") for name in GenerationParams.model_fields}
+    values = {name: getattr(options, f"param_{name}", None) for name in GenerationParams.model_fields}
     return {name: parsed_option(name, value) for name, value in values.items() if value is not None}
 
 

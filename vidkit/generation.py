@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 #: of the JSON that a result leaves in a notebook: its metadata, its record and the clip's file name
 RESULT_MIMETYPE: Final = "application/vnd.vidkit.result+json"
 
+#: is given a clip's frames as they were computed
+OnFrames = Callable[["npt.NDArray[np.uint8]"], None]
+
 _lock = threading.Lock()
 _warm = WarmModels()
 _device = DeviceLock(_warm)
@@ -92,6 +95,7 @@ def generate(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
     on_preview: OnPreview | None = None,
+    on_frames: OnFrames | None = None,
 ) -> GenerationResult:
     """Make one clip. One at a time in a process; the model stays loaded for the next.
 
@@ -101,6 +105,7 @@ def generate(
         on_preview: called while denoising, in this thread, with `(frames, height, width, 3)` uint8: all frames as they
             are now, one pixel for a latent's. At most three times a second, and as often as 2 % of the time allow, what
             the listener takes included.
+        on_frames: called once, in this thread, with the frames `(frames, height, width, 3)` uint8 before compression.
         cancel: when set (from any thread), the generation stops at its next step.
 
     Raises:
@@ -114,6 +119,8 @@ def generate(
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
         frames, plan, notes = compute(job, reporter, stopwatch, on_preview)
+        if on_frames is not None:
+            on_frames(frames)
         record = record_of(job, plan, notes)
         reporter.tell(COMPUTED, "Encoding video...")
         write(job, frames, record)

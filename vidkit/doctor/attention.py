@@ -1,0 +1,65 @@
+"""Which attention computes, whether xformers loads, and whether diffusers' pipelines can be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from vidkit.doctor.probe import Probed
+from vidkit.doctor.torch_build import PIP
+from vidkit.finding import Finding, note, ok, problem
+
+ATTENTION: Final = "torch's own scaled dot-product attention"
+KERNELS: Final = {"flash": "flash", "memoryEfficient": "memory-efficient", "cudnn": "cuDNN"}
+
+
+def findings(probed: Probed) -> Iterator[Finding]:
+    """Of what was tried: a torch that breaks breaks off all that follows."""
+    for name, judged in (("attention", attention), ("xformers", xformers), ("pipelines", pipelines)):
+        if probed.was_tried(name):
+            yield judged(probed)
+
+
+def attention(probed: Probed) -> Finding:
+    told = probed.stage("attention")
+    if (error := probed.error("attention")) is not None:
+        return problem("attention", f"{ATTENTION} cannot be looked at: {error}.")
+    if not probed.stage("cuda").get("available"):
+        return ok("attention", f"{ATTENTION}, on the CPU.", used="sdpa")
+    kernels = [words for name, words in KERNELS.items() if told[name]]
+    return ok("attention", f"{ATTENTION} ({', '.join(kernels)} kernels enabled).", used="sdpa", kernels=kernels)
+
+
+def xformers(probed: Probed) -> Finding:
+    """An extra that nothing needs: SVD is as fast without it."""
+    told, topic = probed.stage("xformers"), "xformers"
+    if (error := probed.error(topic)) is not None:
+        return note(topic, f"It cannot be imported: {error}.", f"Remove it: {PIP[: -len('install')]}uninstall xformers")
+    if told["version"] is None:
+        return ok(topic, f"Not installed, and not needed: clips are computed with {ATTENTION}.", version=None)
+    data: dict[str, Any] = {"version": told["version"], "loads": not told["warnings"]}
+    if told["warnings"]:
+        return note(
+            topic,
+            f"xformers {told['version']} loads no kernels here: {told['warnings'][0][:300]} It does no harm: clips are "
+            f"computed with {ATTENTION}, which is as fast.",
+            f"Remove it: {PIP[: -len('install')]}uninstall xformers",
+            "Or install the one for this torch: each is built for one version of it",
+            **data,
+        )
+    return ok(topic, f"xformers {told['version']} loads. Clips are computed with {ATTENTION}, as fast.", **data)
+
+
+def pipelines(probed: Probed) -> Finding:
+    topic = "pipelines"
+    error = probed.error(topic)
+    if error is None:
+        return ok(topic, "diffusers' and transformers' classes can be imported.")
+    remedies = [f"{PIP} --upgrade --force-reinstall diffusers transformers"]
+    if "xformers" in error:
+        remedies.insert(0, f"Remove xformers: {PIP[: -len('install')]}uninstall xformers")
+    if "torchvision" in error:
+        remedies.insert(
+            0, f"Install the torchvision of this torch, or remove it: {PIP[: -len('install')]}uninstall torchvision"
+        )
+    return problem(topic, f"diffusers' pipelines cannot be imported: {error}.", *remedies, stops=True)
