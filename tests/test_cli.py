@@ -316,16 +316,6 @@ def test_closed_streams(studio: Studio) -> None:
     assert "code 2" in finished.log and not any("Traceback" in line for line in finished.log)
 
 
-def test_the_specified_clients_trailing_backslash(studio: Studio) -> None:
-    """Its quoting, after Windows has split the command line: a path's last backslash escapes the quote behind it."""
-    mangled = r'{"motionAdapter":"D:\\models\\animatediff\","imagePath":"D:\\photo.jpg","prompt":"x"}'
-    finished = studio.run(mangled)
-    assert_error(finished.response, "invalid_json", "input")
-    assert "ends in a single backslash" in finished.response["suggestions"][0]
-    finished = studio.run(r'{"imagePath":"D:\Images\photo.jpg","prompt":"x"}')
-    assert "each backslash" in finished.response["suggestions"][0]
-
-
 # --- clips and what is made of them -----------------------------------------------------------------------------------
 
 

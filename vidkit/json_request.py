@@ -1,58 +1,23 @@
-"""A request's JSON read; where it is broken, what broke it on its way here. Loads no torch.
+"""A request's JSON, read; of a broken one, an error that says what broke it. Loads no torch.
 
-Shells and clients change an argument before it arrives: they take quotes away, leave some that they should have taken,
-split it, cut it off. What arrives tells which it was. Nothing is repaired: a guess could make another clip than was
-asked for.
+Nothing is repaired: a guess could make another clip than was asked for.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 from vidkit.errors import InputError
-from vidkit.params import GenerationParams, canonical_name
+from vidkit.json_mishaps import Broken, bare_name, what_broke
+from vidkit.params import canonical_name
 
-#: `"motionAdapter":"D:\\models\\animatediff\","imagePath":`: the quote behind a backslash ends no text
-BACKSLASH_BEFORE_QUOTE: Final = re.compile(
-    r'"(?P<name>\w+)"\s*:\s*"(?P<value>(?:[^"\\]|\\[^"])*)\\"\s*(?:,\s*(?="\w+"\s*:)|\}\s*$)'
-)
-#: `{imagePath:`, and `imagePath:`, which a Unix shell makes of an unquoted {"imagePath": ..., ...}
-BARE_NAME: Final = re.compile(r"(?P<brace>\{?)\s*(?P<name>[A-Za-z]\w*)\s*:")
-TYPOGRAPHIC_QUOTE: Final = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 #: of a value that begins like a path of Windows: what \b \f \n \r \t have become
 EATEN_BACKSLASH: Final = re.compile(r"(?:[A-Za-z]:|\\).*[\b\f\n\r\t]", re.DOTALL)
 #: parameters that are texts of a person, in which a line break is one
 TEXTS: Final = {"prompt", "negative_prompt", "loras"}
-#: what can stand at the end of a text that was cut off
-UNFINISHED: Final = re.compile(r"-|\.|[eE][+-]?|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|u[0-9a-fA-F]{0,3}")
-
-ON_STANDARD_INPUT: Final = "Send the request on standard input, where nothing is quoted: vidkit generate -"
-AS_FILE: Final = "Or write it into a file: vidkit generate --request FILE"
-AS_OPTIONS: Final = 'Give options, which every shell leaves whole: vidkit generate --image-path FILE --prompt "TEXT"'
-IN_CMD: Final = (
-    r"""In cmd.exe: vidkit generate "{\"imagePath\": \"photo.jpg\", \"prompt\": \"slow zoom in\"}" """.rstrip()
-)
-IN_POWERSHELL: Final = """In PowerShell: '{"imagePath": "photo.jpg", "prompt": "slow zoom in"}' | vidkit generate -"""
-IN_UNIX: Final = """In a Unix shell: vidkit generate '{"imagePath": "photo.jpg", "prompt": "slow zoom in"}'"""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """JSON that cannot be read. pieces: the arguments that it arrived as, one where it was not split."""
-
-    text: str
-    reason: str
-    position: int
-    pieces: Sequence[str]
-
-
-#: what happened, and the remedies; None: not this
-Diagnosis = Callable[[Broken], tuple[str, list[str]] | None]
 
 
 def parse_json(text: str | bytes, source: str) -> dict[str, Any]:
@@ -89,7 +54,7 @@ def refuse_pieces(pieces: Sequence[str]) -> None:
     Raises:
         InputError: `invalid_json`, they are one JSON that was split. Nothing where the first is whole by itself.
     """
-    if not re.match(r"""['"]?\{""", pieces[0]) and not BARE_NAME.match(pieces[0]):
+    if not re.match(r"""['"]?\{""", pieces[0]) and not bare_name(pieces[0]):
         return
     try:
         json.loads(pieces[0])
@@ -101,146 +66,12 @@ def broken_json(error: Exception, text: str | bytes, source: str, pieces: Sequen
     """What broke it. error: of reading it, or of reading its first piece."""
     shown = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "replace").lstrip("\ufeff")
     if isinstance(error, json.JSONDecodeError):
-        broken = Broken(shown, error.msg, error.pos, pieces or [shown])
-    else:
-        broken = Broken(shown, "it is nested too deeply", 0, pieces or [shown])
-    found = (diagnosis(broken) for diagnosis in DIAGNOSES)
-    what, remedies = next(answer for answer in found if answer is not None)
+        reason, position = error.msg, error.pos
+    else:  # ValueError: a number of thousands of digits
+        reason, position = "it is nested too deeply" if isinstance(error, RecursionError) else str(error), 0
+    what, remedies = what_broke(Broken(shown, reason, position, pieces or [shown]))
     split = f" It arrived as {len(pieces)} arguments, the first of them {pieces[0][:60]!r}." if len(pieces) > 1 else ""
     return InputError("invalid_json", f"{sentence(source)} is not valid JSON: {what}.{split}", remedies)
-
-
-def backslash_before_quote(broken: Broken) -> tuple[str, list[str]] | None:
-    r"""A path ended in a backslash, which JSON writes `\\"`. A client that puts a backslash before each quote makes
-    `\\\"` of it, and Windows' rules for command lines (CommandLineToArgvW) halve backslashes before a quote: `\"`.
-    """
-    found = list(BACKSLASH_BEFORE_QUOTE.finditer(broken.text))
-    if not found:
-        return None
-    names = " and ".join(match["name"] for match in found)
-    what = (
-        rf"it was broken at a backslash before a quote, at the end of {names} (...{found[0]['value'][-24:]}\"), so "
-        rf'that the text does not end there. JSON writes a backslash at the end of a text as \\"; where a client puts '
-        rf"a backslash before each quote, that becomes \\\", of which Windows leaves \""
-    )
-    without = (
-        rf"Give {match['name']} without the backslash at its end: {match['value']}".replace("\\\\", "\\")
-        for match in found
-    )
-    return what, [*without, ON_STANDARD_INPUT]
-
-
-def single_quotes_kept(broken: Broken) -> tuple[str, list[str]] | None:
-    if not broken.text.startswith("'"):
-        return None
-    what = (
-        "it begins with a single quote. In cmd.exe single quotes quote nothing: they are passed on, and the double "
-        "ones are taken away"
-    )
-    return what, [AS_OPTIONS, IN_CMD, ON_STANDARD_INPUT]
-
-
-def quotes_taken(broken: Broken) -> tuple[str, list[str]] | None:
-    match = BARE_NAME.match(broken.text)
-    if not match or not (match["brace"] or canonical_name(match["name"]) in GenerationParams.model_fields):
-        return None
-    what = (
-        f"the quotes around its names are gone ({match[0].strip()}). The shell took them: Windows PowerShell and "
-        "PowerShell up to 7.2 drop double quotes inside an argument, a Unix shell and cmd.exe drop those that are not "
-        "themselves quoted"
-    )
-    return what, [AS_OPTIONS, IN_POWERSHELL, IN_CMD, IN_UNIX]
-
-
-def single_quoted_names(broken: Broken) -> tuple[str, list[str]] | None:
-    if not re.match(r"\{\s*'", broken.text):
-        return None
-    return "its texts are in single quotes; JSON knows only double ones", [AS_OPTIONS, IN_CMD, IN_UNIX]
-
-
-def typographic_quotes(broken: Broken) -> tuple[str, list[str]] | None:
-    match = TYPOGRAPHIC_QUOTE.match(broken.text, broken.position)
-    if not match:
-        return None
-    what = f"character {broken.position + 1} is a typographic quote ({match[0]}), as word processors write them"
-    return what, ['Write plain double quotes: "']
-
-
-def split_at_spaces(broken: Broken) -> tuple[str, list[str]] | None:
-    if len(broken.pieces) < 2:
-        return None
-    return "it was split at its spaces, since no quotes held it together", [AS_OPTIONS, IN_CMD, IN_POWERSHELL, IN_UNIX]
-
-
-def cut_off(broken: Broken) -> tuple[str, list[str]] | None:
-    """Whether more text could have followed where reading failed."""
-    rest = broken.text[broken.position :].strip()
-    if rest and not broken.reason.startswith("Unterminated string") and not UNFINISHED.fullmatch(rest):
-        return None
-    what = (
-        f"it ends in the middle, after {len(broken.text):,} characters: it was cut off, or a quote or brace is missing "
-        "at its end. As an argument at most 8,191 characters arrive by cmd.exe, 32,767 on Windows, 131,071 on Linux"
-    )
-    return what, [ON_STANDARD_INPUT, AS_FILE]
-
-
-def single_backslashes(broken: Broken) -> tuple[str, list[str]] | None:
-    if "escape" not in broken.reason:
-        return None
-    names = re.findall(r'"(\w+)"\s*:\s*"', broken.text[: broken.position])
-    where = f" in {names[-1]}" if names else ""
-    what = f"a backslash stands alone{where}, {at(broken)}"
-    return what, [r"Write each backslash of a path twice: D:\\Images\\photo.jpg", "Or slashes: D:/Images/photo.jpg"]
-
-
-def raw_line_break(broken: Broken) -> tuple[str, list[str]] | None:
-    if "control character" not in broken.reason:
-        return None
-    what = f"a text in it holds a raw line break or tab, at character {broken.position + 1}"
-    return what, [r"Write a line break inside a text as \n, a tab as \t"]
-
-
-def several_documents(broken: Broken) -> tuple[str, list[str]] | None:
-    if broken.reason != "Extra data":
-        return None
-    what = (
-        f"something follows after its end, at character {broken.position + 1}: {broken.text[broken.position :][:40]!r}"
-    )
-    return what, ["Send one request; several, one a line, take: vidkit generate --jsonl"]
-
-
-def name_of_a_file(broken: Broken) -> tuple[str, list[str]] | None:
-    if "\n" in broken.text or len(broken.text) > 1024 or not Path(broken.text).is_file():
-        return None
-    remedies = [f"A file with a request: vidkit generate --request {broken.text}"]
-    remedies += [f'A picture: vidkit generate --image-path {broken.text} --prompt "TEXT"']
-    return f"it is the name of a file, {broken.text}", remedies
-
-
-def anything_else(broken: Broken) -> tuple[str, list[str]]:
-    return f"{broken.reason}, {at(broken)}", ["Check quotes, commas and backslashes", ON_STANDARD_INPUT]
-
-
-#: the first that fits is told; those that are certain come first
-DIAGNOSES: Final[Sequence[Diagnosis]] = (
-    backslash_before_quote,
-    single_quotes_kept,
-    quotes_taken,
-    single_quoted_names,
-    typographic_quotes,
-    split_at_spaces,
-    cut_off,
-    single_backslashes,
-    raw_line_break,
-    several_documents,
-    name_of_a_file,
-    anything_else,
-)
-
-
-def at(broken: Broken) -> str:
-    """Where reading failed, in words."""
-    return f"at character {broken.position + 1}: {broken.text[broken.position :][:40]}"
 
 
 def not_utf8(error: UnicodeDecodeError, source: str) -> InputError:
