@@ -8,12 +8,15 @@ use: importing vidkit loads neither torch nor Jupyter.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidkit.errors import Cancelled, CriticalError, GenerationError, InputError, SetupError, VidkitError
     from vidkit.generation import GenerationResult, generate
+    from vidkit.logs import log_to
     from vidkit.metrics import measure
+    from vidkit.panel.compare_clips import Comparison, compare
     from vidkit.panel.control_panel import ControlPanel
     from vidkit.params import GenerationParams
     from vidkit.planned_request import PlannedRequest, plan
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing unasked: see `log_to`
+
 _HOMES = {
     "CancelToken": "progress",
     "Cancelled": "errors",
+    "Comparison": "panel.compare_clips",
     "ControlPanel": "panel.control_panel",
     "CriticalError": "errors",
     "GenerationError": "errors",
@@ -35,7 +41,9 @@ _HOMES = {
     "Progress": "progress",
     "SetupError": "errors",
     "VidkitError": "errors",
+    "compare": "panel.compare_clips",
     "generate": "generation",
+    "log_to": "logs",
     "measure": "metrics",
     "plan": "planned_request",
     "show": "record",
@@ -44,6 +52,7 @@ _HOMES = {
 __all__ = [
     "CancelToken",
     "Cancelled",
+    "Comparison",
     "ControlPanel",
     "CriticalError",
     "GenerationError",
@@ -54,7 +63,9 @@ __all__ = [
     "Progress",
     "SetupError",
     "VidkitError",
+    "compare",
     "generate",
+    "log_to",
     "measure",
     "plan",
     "show",

@@ -20,6 +20,7 @@ from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
 from vidkit.placement import restore
 from vidkit.progress import OnPreview, Reporter
+from vidkit.request_log import log_phase
 from vidkit.time_limit import Phase
 from vidkit.video import check_frames
 
@@ -75,8 +76,9 @@ class Stopwatch:
 
             torch.cuda.synchronize()
         now = time.monotonic()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._since
-        self._since = now
+        spent, self._since = now - self._since, now
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+        log_phase(phase, spent)
 
     def waited(self, began: float) -> None:
         """From `began` (monotonic) until now others had the device."""
@@ -85,6 +87,7 @@ class Stopwatch:
             self.seconds["wait"] = seconds
             self._started += seconds
             self._since += seconds
+            log_phase("wait", seconds)
 
     def total(self) -> float:
         return time.monotonic() - self._started

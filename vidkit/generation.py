@@ -15,6 +15,7 @@ import numpy as np
 
 from vidkit.attempts import until_done
 from vidkit.computing import Computation, Job, Stopwatch
+from vidkit.confinement import check_allowed, real_output
 from vidkit.device import (
     Plan,
     capped_memory,
@@ -27,15 +28,19 @@ from vidkit.device import (
 from vidkit.device_lock import DeviceLock
 from vidkit.display import clip_html
 from vidkit.images import fit_image
+from vidkit.libraries import tell_nobody
 from vidkit.limits import check_disk
 from vidkit.memory.planning import Planned
 from vidkit.memory.sharing import plan_with_room
 from vidkit.models.files.content_hash import hash_model
+from vidkit.models.locate import picture_path
 from vidkit.models.loras import check_different
 from vidkit.params import GenerationParams
+from vidkit.paths import as_asked, path_to_write
 from vidkit.placement import allow_growing_segments
 from vidkit.progress import COMPUTED, COMPUTING, CancelToken, OnPreview, OnProgress, Reporter
 from vidkit.record import AI_GENERATED, file_identity, identities_of, load_picture, make_record, write_clip_sidecar
+from vidkit.request_log import clip_in_short, logged_request
 from vidkit.resolving import resolve_request
 from vidkit.settings import Settings, load_settings
 from vidkit.time_limit import TimeLimit
@@ -62,11 +67,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A finished clip. metadata: as in the JSON protocol; record: what the clip carries of itself."""
+    """A finished clip. metadata: as in the JSON protocol; record: what the clip carries of itself.
+
+    answered: its path for whoever asked: as Windows has it, where the request's paths are of Windows; "": as `output`.
+    """
 
     output: Path
     metadata: dict[str, Any]
     record: dict[str, Any] = field(repr=False)
+    answered: str = field(default="", repr=False)
 
     @property
     def seed(self) -> int:
@@ -86,7 +95,7 @@ class GenerationResult:
 
     def to_json(self) -> dict[str, Any]:
         """The success response of the JSON protocol."""
-        return {"status": "success", "output": str(self.output), "metadata": self.metadata}
+        return {"status": "success", "output": self.answered or str(self.output), "metadata": self.metadata}
 
 
 def generate(
@@ -114,23 +123,27 @@ def generate(
     """
     request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
     reporter = Reporter(on_progress, cancel)
-    with turn(reporter):
+    with turn(reporter), logged_request(request, "request") as told:
         stopwatch = Stopwatch()
         reporter.tell(0, "Checking the request...")
-        job = prepare(request, load_settings(), reporter)
+        settings = load_settings()
+        job = prepare(request, settings, reporter)
         frames, plan, notes = compute(job, reporter, stopwatch, on_preview)
         if on_frames is not None:
             on_frames(frames)
         record = record_of(job, plan, notes)
         reporter.tell(COMPUTED, "Encoding video...")
+        check_allowed(job.target, settings, "output_path", request.output_path)  # a folder may be a link by now
         write(job, frames, record)
         with removed_on_failure(job.target):
+            check_allowed(job.target, settings, "output_path", request.output_path)
             reporter.tell(96, "Writing the settings...")
             write_settings(job, record)
             stopwatch.end("write")
             metadata = metadata_of(job, plan, notes, stopwatch)
             reporter.done()
-    return GenerationResult(job.target, metadata, record)
+        told |= clip_in_short(job.target, metadata)
+    return GenerationResult(job.target, metadata, record, answered_path(request, job.target))
 
 
 @contextmanager
@@ -152,7 +165,8 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
         fit_image(load_picture(path, number), params.width or 0, params.height or 0, params.fit)
         for number, path in enumerate(found.pictures)
     ]
-    target = Path(params.output_path).expanduser().absolute() if params.output_path else dated(settings, params)
+    target = path_to_write(params.output_path, ["output_path"]) if params.output_path else dated(settings, params)
+    target = real_output(target, settings)
     check_target(target, overwrite=params.overwrite)
     check_disk(params, target, settings.limits, len(pictures))
     reporter.tell(2, "Checking the models...")
@@ -172,9 +186,14 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     )
 
 
+def answered_path(request: GenerationParams, clip: Path) -> str:
+    others = (request.image_path, request.last_image_path, request.base_model, request.motion_adapter)
+    return as_asked(clip, request.output_path, others)
+
+
 def dated(settings: Settings, params: GenerationParams) -> Path:
     """A new name in the output folder: date, time, the picture's name and the seed."""
-    stem = Path(params.image_path.removeprefix("example:")).stem[:40]
+    stem = picture_path(params.image_path).stem[:40]
     name = f"{datetime.now():%Y-%m-%d_%H%M%S}_{stem}_{params.seed}"
     path = settings.output / f"{name}.{params.output_format}"
     number = 2
@@ -206,6 +225,7 @@ def on_the_device(
     job, reporter, stopwatch = computation.job, computation.reporter, computation.stopwatch
     stopwatch.begin()
     reporter.tell(5, "Loading libraries...")
+    tell_nobody()
     import torch
 
     allow_growing_segments()
@@ -249,7 +269,7 @@ def preload(
     """
     request = params if isinstance(params, GenerationParams) else GenerationParams(**params)
     reporter = Reporter(on_progress, cancel, loading_to=99)
-    with turn(reporter):
+    with turn(reporter), logged_request(request, "loading ahead"):
         reporter.tell(0, "Checking the request...")
         job = prepare(request, load_settings(), reporter)
         on_the_device(Computation(job, reporter, Stopwatch(), None), lambda pipe, plan: None, ahead=True)

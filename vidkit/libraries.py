@@ -1,10 +1,26 @@
-"""Quiet, offline use of transformers and diffusers while models load."""
+"""Quiet use of transformers and diffusers while models load; and what keeps libraries from telling about their use."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
+
+#: read by huggingface_hub, diffusers and transformers as they are imported; by Ray, as it starts. JupyterLab's look for
+#: news and updates is off by its configuration (`cli_lab`).
+NO_TELEMETRY: Final[Mapping[str, str]] = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def tell_nobody() -> None:
+    """Libraries that are loaded from here on, and the processes started, tell nobody of their use."""
+    os.environ.update(NO_TELEMETRY)
 
 
 @contextmanager

@@ -10,16 +10,17 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from vidkit.config_file import config_path, home, read_config, update_settings
 from vidkit.errors import SetupError, VidkitError
 from vidkit.limits import ResourceLimits
 from vidkit.params import PipelineName
-from vidkit.paths import normalize_path
+from vidkit.paths import local_path
 from vidkit.settings_schema import Entry, LowerCase, Part, PlainNumber, UpperCase, entries, part_in, setting
 
 __all__ = ["Settings", "config_path", "home", "load_settings", "settings_or_defaults", "update_settings"]
@@ -31,12 +32,20 @@ IN_FILE: Final = "config.json"
 def folder(given: Any) -> Any:
     """A folder as the user wrote it, as this system has it."""
     try:
-        return Path(normalize_path(given)).expanduser() if isinstance(given, str) and given else given
+        return local_path(given) if isinstance(given, str) and given else given
     except VidkitError as error:
         raise ValueError(error.message.removesuffix(".")) from error
 
 
+def absolute(given: Path) -> Path:
+    """A folder that is the same whatever folder a process works in."""
+    if not given.is_absolute():
+        raise ValueError("it is not absolute")
+    return given
+
+
 Folder = Annotated[Path, BeforeValidator(folder)]
+WholeFolder = Annotated[Path, BeforeValidator(folder), AfterValidator(absolute)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "OFF"], UpperCase]
 
 
@@ -54,11 +63,34 @@ class LogSettings(Part):
     everywhere: bool = setting(
         False, "Whether clips that other programs make with vidkit are logged too.", "VIDKIT_LOG_EVERYWHERE"
     )
-    megabytes: Annotated[float, PlainNumber, Field(gt=0)] = setting(
+    megabytes: Annotated[float, Field(gt=0), PlainNumber] = setting(
         5.0, "MB that a log file may have; then it is generation.log.1, and a new one begins.", "VIDKIT_LOG_MEGABYTES"
     )
-    files: Annotated[int, PlainNumber, Field(ge=1)] = setting(
+    files: Annotated[int, Field(ge=2), PlainNumber] = setting(
         5, "How many log files are kept, the present one included.", "VIDKIT_LOG_FILES"
+    )
+
+
+def moment(given: Any) -> Any:
+    """A time in ISO 8601, or nothing."""
+    if isinstance(given, str) and given:
+        datetime.fromisoformat(given)
+    return given
+
+
+class SafetySettings(Part):
+    """The safety checker, and what was acknowledged: see `safety`."""
+
+    checker: Annotated[Literal["auto", "on", "off"], LowerCase] = setting(
+        "auto",
+        "Whether clips are checked; auto: where a checker is installed; on: else none is made; off: acknowledge it.",
+        "VIDKIT_SAFETY_CHECKER",
+    )
+    acknowledged: Annotated[str, BeforeValidator(moment)] = setting(
+        "", "When age, responsibility, consent and law were acknowledged.", changed_by="vidkit acknowledge"
+    )
+    acknowledged_version: Annotated[int, PlainNumber] = setting(
+        0, "The version of the text that was acknowledged.", changed_by="vidkit acknowledge"
     )
 
 
@@ -81,8 +113,14 @@ class Settings(Part):
     default_models: dict[PipelineName, str] = setting(
         dict, "By family, the model that it uses where a request names none: a name or a path."
     )
+    allowed_folders: list[WholeFolder] | None = setting(
+        None,
+        "Folders that a request's pictures, models and clips must lie in, beside the data folder; null: anywhere.",
+        "VIDKIT_ALLOWED_FOLDERS",
+    )
     limits: ResourceLimits = ResourceLimits()
     log: LogSettings = LogSettings()
+    safety: SafetySettings = SafetySettings()
     panel: dict[str, Any] = setting(dict, "What the control panel keeps.", changed_by="the control panel")
 
     @property
@@ -155,12 +193,12 @@ class Look:
     settings: Settings | None
 
 
-def look(content: Mapping[str, Any]) -> Look:
+def look(content: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Look:
     """The settings with this content of config.json."""
     in_file, unknown, problems = sorted_out(content)
     given, origins = {}, {}
     for entry in all_settings():
-        if entry.variable and (text := os.environ.get(entry.variable)):
+        if entry.variable and (text := environment.get(entry.variable)):
             given[entry.key], origins[entry.key] = entry.from_text(text), entry.variable
         elif entry.key in in_file:
             given[entry.key], origins[entry.key] = in_file[entry.key], IN_FILE
@@ -208,14 +246,18 @@ def nested(by_key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems_in(error: ValidationError, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """By key, what is wrong, in words."""
     for one in error.errors():
         place = ".".join(map(str, one["loc"]))
         entry = next(entry for entry in all_settings() if f"{place}.".startswith(f"{entry.key}."))
-        origin = origins[entry.key]
-        name = (place if origin == IN_FILE else origin).removesuffix(".[key]")
-        inside = entry.values if place == entry.key else one["msg"]
-        why = one["msg"] if one["type"] == "value_error" else ""
-        yield entry.key, f"{name} is {one['input']!r}" + (f": {why}" if why else f", not {inside}")
+        origin, value, reason = origins[entry.key], repr(one["input"]), one["msg"].removeprefix("Input should be ")
+        name = place if origin == IN_FILE else origin
+        if one["loc"][-1] == "[key]":
+            yield entry.key, f"{entry.key} has {value}, not {reason}"
+        elif one["type"] == "value_error":
+            yield entry.key, f"{name} is {value}: {reason.removeprefix('Value error, ')}"
+        else:
+            yield entry.key, f"{name} is {value}, not {entry.values if place == entry.key else reason}"
 
 
 def wrong_setting(found: Look) -> SetupError:

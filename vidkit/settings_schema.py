@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -18,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
+
+from vidkit.paths import path_list
 
 #: JSON schema's words for types -> ours
 TYPES: Final = {
@@ -115,7 +116,7 @@ class Entry:
         kind = self._schema.get("type")
         if kind in ("array", "object") and text.lstrip()[:1] in ("[", "{"):
             return parsed(text)
-        return [part for part in text.split(os.pathsep) if part] if kind == "array" else text
+        return path_list(text) if kind == "array" else text
 
     @functools.cached_property
     def _schema(self) -> dict[str, Any]:

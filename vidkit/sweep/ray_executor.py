@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from vidkit.errors import InputError, SetupError
+from vidkit.libraries import NO_TELEMETRY
 from vidkit.sweep.execute import OnBegan, Outcomes, Task
 from vidkit.sweep.ray_pool import Pool
 
@@ -28,7 +29,7 @@ from vidkit.sweep.ray_pool import Pool
 ANSWER_SECONDS: Final = 10
 
 #: Ray reads these when it is imported, or when it starts a cluster: nothing is sent anywhere, no notice is printed
-ENVIRONMENT: Final[Mapping[str, str]] = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+ENVIRONMENT: Final[Mapping[str, str]] = {**NO_TELEMETRY, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 class RayExecutor:
