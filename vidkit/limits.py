@@ -12,8 +12,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from vidkit.errors import CriticalError, InputError, Remedy
-from vidkit.files import free_disk_bytes
+from vidkit.errors import InputError, Remedy
+from vidkit.files import disk_full, free_disk_bytes, in_words
 from vidkit.params import GenerationParams
 from vidkit.settings_schema import Part, PlainNumber, entries, setting
 
@@ -91,8 +91,12 @@ def over_limit(message: str, name: str, remedies: Sequence[str], concerns: Seque
 
 
 def how_to_raise(name: str) -> str:
+    return f"Raise the limit: {how_to_set(name)}"
+
+
+def how_to_set(name: str) -> str:
     variables = {entry.key: entry.variable for entry in entries(ResourceLimits)}
-    return f"Raise the limit: {variables[name]}, or vidkit config limits.{name} VALUE (0 is no limit)"
+    return f"{variables[name]}, or vidkit config limits.{name} VALUE (0 is no limit)"
 
 
 def smaller_sizes(width: int, height: int, pixels: float, multiple: int = 64) -> list[str]:
@@ -110,6 +114,12 @@ def disk_needed(params: GenerationParams, pictures: int = 1) -> int:
     return round(pixels * ((params.num_frames or 0) * CLIP_BYTES + pictures * PICTURE_BYTES))
 
 
+def frames_within(room: int, params: GenerationParams, pictures: int = 1) -> int:
+    """How many frames of the request's size take at most `room` bytes on the disk, with the pictures; 0 for none."""
+    pixels = (params.width or 0) * (params.height or 0)
+    return max(0, int((room / pixels - pictures * PICTURE_BYTES) / CLIP_BYTES)) if pixels else 0
+
+
 def check_disk(params: GenerationParams, target: Path, limits: ResourceLimits, pictures: int = 1) -> None:
     """Whether the clip finds room where it will stand.
 
@@ -120,13 +130,16 @@ def check_disk(params: GenerationParams, target: Path, limits: ResourceLimits, p
     spare = round((limits.disk or 0) * 2**30)
     if needed + spare <= free:
         return
-    raise CriticalError(
-        "disk_full",
-        f"The clip may take {in_mib(needed)}, and {in_mib(spare)} are to stay free, but only {in_mib(free)} are free "
-        f"in {target.parent}.",
-        ["Free some space", "Write to another disk: outputPath, or VIDKIT_HOME", how_to_raise("disk")],
+    error = disk_full(
+        f"The clip may take {in_words(needed)}, and {in_words(spare)} are to stay free, but only {in_words(free)} are "
+        f"free in {target.parent}.",
+        target,
+        needed + spare,
+        is_output=True,
     )
-
-
-def in_mib(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"
+    fewer = frames_within(free - spare, params, pictures)
+    if fewer > 1:
+        error.suggestions.append(Remedy(f"Set numFrames to {fewer}", num_frames=fewer))
+    if needed <= free:
+        error.suggestions.append(f"Let less stay free: {how_to_set('disk')}")
+    raise error
