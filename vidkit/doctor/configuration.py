@@ -10,23 +10,11 @@ from typing import Any, Final
 from vidkit.errors import SetupError
 from vidkit.finding import Finding, note, ok, problem
 from vidkit.placement import ALLOCATOR_SETTINGS
-from vidkit.settings import config_path, load_settings
+from vidkit.settings import Settings, config_path, load_settings
+from vidkit.settings_schema import entries
 
-#: of vidkit's own
+#: of vidkit's own variables
 PREFIX: Final = "VIDKIT_"
-OWN: Final = (
-    "VIDKIT_HOME",
-    "VIDKIT_MODELS",
-    "VIDKIT_DEVICE",
-    "VIDKIT_DEVICE_LOCK",
-    "VIDKIT_PANEL",
-    "VIDKIT_LIMIT_TIME",
-    "VIDKIT_LIMIT_MEMORY",
-    "VIDKIT_LIMIT_FRAMES",
-    "VIDKIT_LIMIT_PIXELS",
-    "VIDKIT_LIMIT_DISK",
-)
-
 #: others that are worth knowing; what they do where they are set, "" where that is as expected
 OTHERS: Final = {
     **dict.fromkeys(ALLOCATOR_SETTINGS, "torch's allocator keeps to it; unset, vidkit has its segments grow"),
@@ -67,6 +55,12 @@ def environment() -> Iterator[Finding]:
         yield note(topic, f"{name}: {OTHERS[name]}.", f"Unset {name} when memory runs short though enough is free")
     for name in (name for name in SLOW if os.environ.get(name, "0") not in ("", "0")):
         yield note(topic, f"{name} is set: {SLOW[name]}.", f"Unset {name}")
-    for name in sorted(own.keys() - set(OWN)):
-        near = difflib.get_close_matches(name, OWN, n=1)
+    known = known_variables()
+    for name in sorted(own.keys() - known):
+        near = difflib.get_close_matches(name, known, n=1)
         yield note(topic, f"vidkit knows no {name}.", *(f"Did you mean {one}?" for one in near))
+
+
+def known_variables() -> set[str]:
+    """vidkit's own: the settings know them."""
+    return {entry.variable for entry in entries(Settings) if entry.variable}

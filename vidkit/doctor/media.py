@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ def findings() -> Iterator[Finding]:
     try:
         program = imageio_ffmpeg.get_ffmpeg_exe()
         version = imageio_ffmpeg.get_ffmpeg_version()
-    except (RuntimeError, OSError, IndexError) as error:  # none found; one that is none
+    except (RuntimeError, OSError, IndexError, subprocess.SubprocessError) as error:  # none; one that is no ffmpeg
         yield problem(
             TOPIC,
             f"There is no ffmpeg that runs: {str(error).strip()}",
