@@ -115,11 +115,28 @@ CODES: Final[dict[Category, dict[str, ErrorKind]]] = {
             "The frames are far smaller than it anyway; a limit keeps hostile files from filling the memory.",
             ("Make it smaller: 4,000 pixels a side are more than any model uses.",),
         ),
+        "unsafe_image": ErrorKind(
+            "Unsafe image",
+            "The safety checker takes the input picture for adult content. Nothing was computed.",
+            "It compares what a picture looks like with what adult pictures do, and is wrong at times, either way.",
+            (
+                "Choose another picture.",
+                "Of full age and with the consent of those shown: `vidkit acknowledge`, then "
+                "`vidkit config safety.checker off`.",
+            ),
+        ),
         "over_limit": ErrorKind(
             "Over a limit of this machine",
             "The request wants more than the user of this machine lets one take.",
             "`limits` in config.json, or a `VIDKIT_LIMIT_...` variable, caps frames, pixels, time, memory or disk.",
             ("Take the values that the answer suggests.", "Or raise the limit; 0 is no limit."),
+        ),
+        "path_not_allowed": ErrorKind(
+            "Path not allowed",
+            "A picture, a model or the clip would lie outside of the folders that requests may use here.",
+            "`allowedFolders` in config.json, or `VIDKIT_ALLOWED_FOLDERS`, confines requests to some folders and the "
+            "data folder, wherever `..`, links or a registered model lead.",
+            ("Use a path in one of the folders that the answer names.", "Or allow its folder there."),
         ),
         "output_exists": ErrorKind(
             "Output file exists",
@@ -201,6 +218,26 @@ CODES: Final[dict[Category, dict[str, ErrorKind]]] = {
             "It was edited by hand, or a newer vidkit wrote it. It is left as it is.",
             ("Mend the place that the message names, or move the file away: the defaults then hold.",),
         ),
+        "acknowledgement_needed": ErrorKind(
+            "Acknowledgement needed",
+            "Models marked as made for adult pictures, and turning the safety checker off, need an acknowledgement once.",
+            "The registry has `nsfw: true` for a model of the request, or `safety.checker` is `off`; and nobody has "
+            "acknowledged age, responsibility, consent and law here, or their text has changed since.",
+            (
+                "`vidkit acknowledge` shows the text and asks; in Python `vidkit.acknowledge()`; the control panel has a "
+                "box for it.",
+                "Or choose another model, and leave the checker on: `vidkit config safety.checker auto`.",
+            ),
+        ),
+        "no_safety_checker": ErrorKind(
+            "No safety checker",
+            "Every clip is to be checked, and no safety checker is installed.",
+            "`safety.checker` is `on`, in config.json or as `VIDKIT_SAFETY_CHECKER`.",
+            (
+                "`vidkit models download safety-checker` installs one.",
+                "`vidkit config safety.checker auto` has clips checked only where there is one.",
+            ),
+        ),
         "no_network": ErrorKind(
             "No network",
             "The server that a model is fetched from cannot be reached.",
@@ -253,6 +290,16 @@ CODES: Final[dict[Category, dict[str, ErrorKind]]] = {
             "Numbers too large for half precision (which was tried again in single precision), a damaged model file, "
             "or parts of models that do not belong together.",
             ("Try the seed that the answer suggests.", "`vidkit models verify` tells whether the files are whole."),
+        ),
+        "unsafe_output": ErrorKind(
+            "Unsafe output",
+            "The safety checker takes frames of the finished clip for adult content. Nothing was written.",
+            "It compares what a frame looks like with what adult pictures do, and is wrong at times, either way.",
+            (
+                "Try another seed, prompt or picture.",
+                "Of full age and with the consent of those shown: `vidkit acknowledge`, then "
+                "`vidkit config safety.checker off`.",
+            ),
         ),
         "timeout": ErrorKind(
             "Timeout",

@@ -28,6 +28,7 @@ __all__ = [
     "local_path",
     "normalize_path",
     "on_drive",
+    "path_list",
     "path_to_write",
     "windows_to_wsl_path",
     "wsl_to_windows_path",
@@ -78,7 +79,12 @@ def path_to_write(written: str | Path, concerns: Sequence[str] = ()) -> Path:
     r"""`local_path`, absolute, of what is to be written. Raises InputError as it, and for a drive that is not there:
     its folder would be made, and Windows would never see the file.
     """
-    path, written = local_path(written, concerns).absolute(), str(written)
+    path, written = local_path(written, concerns), str(written)
+    try:
+        path = path.absolute()
+    except FileNotFoundError as error:
+        gone = unreachable(written, "the current folder, to which it is relative, is gone", "Write the whole path")
+        raise InputError(gone.code, gone.message, gone.suggestions, concerns) from error
     drive = DRIVE.match(backslashed(written))
     if drive and os.name != "nt":
         folder = Path(windows_to_wsl_path(f"{drive[1]}:"))
@@ -98,6 +104,11 @@ def expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise unreachable(str(path), "there is no such user", "Write the whole path") from error
+
+
+def path_list(text: str) -> list[str]:
+    """Paths written as PATH is, or with semicolons between, which is Windows' way; a drive's colon separates none."""
+    return re.findall("[^;]+" if os.name == "nt" else r"(?:[A-Za-z]:(?=[\\/]))?[^:;]+", text)
 
 
 def as_asked(path: Path, asked: str | None, others: Iterable[str | None] = ()) -> str:

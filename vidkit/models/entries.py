@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.errors import SetupError
+from vidkit.confinement import check_model_allowed
+from vidkit.errors import VidkitError
 from vidkit.files import typed_write_errors, written_whole
 from vidkit.models.catalogue import Published
 from vidkit.models.folder_scan import CUSTOM
@@ -29,6 +30,7 @@ def register_model(
     name: without one, a free one like its file's or folder's. A model that is registered keeps its name and family.
     """
     path = inspection.path.absolute()
+    check_model_allowed(path, settings, "model")
     told = {
         "type": type_of(inspection),
         "size": in_gigabytes(inspection.size),
@@ -63,7 +65,7 @@ def free_name(path: Path, settings: Settings) -> str:
 def leads_only_to(name: str, path: Path, settings: Settings) -> bool:
     try:
         return find(name, settings, "model").samefile(path)
-    except SetupError:
+    except VidkitError:
         return True
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vidkit.errors import SetupError
+from vidkit.confinement import check_model_allowed
+from vidkit.errors import InputError, VidkitError
 from vidkit.models.folder_scan import candidates
 from vidkit.models.locate import BUNDLED_FOLDER, BUNDLED_PREFIX, find
 from vidkit.models.registry import Entry, is_same_place, registered
@@ -55,6 +56,10 @@ def in_models_folder(settings: Settings) -> list[Listed]:
 def listed_entry(entry: Entry, settings: Settings) -> Listed:
     if entry.is_missing:
         return Listed(entry.name, entry.path, "registered", entry, f"Nothing is at {entry.written}.")
+    try:
+        check_model_allowed(entry.path, settings, "model", entry.written)
+    except InputError as error:
+        return Listed(entry.name, entry.path, "registered", entry, error.message)
     return Listed(name_of(entry, settings), entry.path, "registered", entry)
 
 
@@ -64,7 +69,7 @@ def name_of(entry: Entry, settings: Settings) -> str:
         try:
             if is_same_place(find(name, settings, "model"), entry.path):
                 return name
-        except SetupError:
+        except VidkitError:
             continue
     return str(entry.path)
 
@@ -74,7 +79,7 @@ def defaults_elsewhere(settings: Settings, known: list[Listed]) -> Iterator[List
     for family, name in settings.default_models.items():
         try:
             path = find(name, settings, f"default model of {family}")
-        except SetupError as error:
+        except VidkitError as error:
             yield Listed(name, Path(name), "default of the settings", problem=error.message)
             continue
         if not is_among(path, known):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from vidkit.confinement import check_model_allowed, is_allowed, not_allowed
 from vidkit.errors import InputError, Remedy, SetupError
 from vidkit.models.catalogue import find_published
 from vidkit.models.files.config_files import invalid_config, read_json
@@ -108,22 +109,31 @@ def find(wanted: str, settings: Settings, role: str) -> Path:
 
     Raises:
         SetupError: `model_not_found`; `invalid_config`, when only the registry can know it and that is broken.
-        InputError: `invalid_value`, for what can be no path here (`vidkit.paths.local_path`).
+        InputError: `invalid_value`, for what can be no path here (`vidkit.paths.local_path`); `path_not_allowed`,
+            whether something is there or not.
     """
     if wanted.startswith(BUNDLED_PREFIX):
         name = wanted.removeprefix(BUNDLED_PREFIX)
         places = [folder for folder in BUNDLED_FOLDER.iterdir() if folder.name == name]
     else:
         places = places_of(wanted, settings, parameter_of(role))
+    parameter, is_refused = parameter_of(role), False
     for place in places:
         try:
-            if place.exists():
+            if not is_allowed(place, settings, model=True):  # whether anything is there is not told either
+                is_refused = is_refused or place.parent != Path()  # a mere name means none in the current folder
+            elif place.exists():
+                check_model_allowed(place, settings, parameter, wanted)
                 return place_of(place)
         except OSError:  # names that no file system takes
             continue
     entry = None if wanted.startswith(BUNDLED_PREFIX) else find_registered(wanted, settings)
-    if entry is not None and not entry.is_missing:
-        return place_of(entry.path)
+    if entry is not None:
+        check_model_allowed(entry.path, settings, parameter, wanted)
+        if not entry.is_missing:
+            return place_of(entry.path)
+    if is_refused:
+        raise not_allowed(wanted, settings, parameter)
     raise not_found(wanted, settings, role, entry)
 
 

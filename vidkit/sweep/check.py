@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from vidkit.confinement import check_allowed
 from vidkit.errors import InputError, VidkitError
 from vidkit.images import FORMATS, MAX_PIXELS
 from vidkit.models.locate import BUNDLED_PREFIX, picture_path
@@ -56,7 +57,9 @@ def wrong_values(name: str, values: Sequence[Any]) -> dict[int, InputError]:
     return {number: problem for number, problem in found.items() if problem}
 
 
-def check_values(where: str, name: str, values: Sequence[Any], folder: Path, problems: Problems) -> set[int]:
+def check_values(
+    where: str, name: str, values: Sequence[Any], folder: Path, settings: Settings, problems: Problems
+) -> set[int]:
     """Positions of values that cannot be used; each kind of problem is added once."""
     if is_replacement(name):
         wrong = {
@@ -66,9 +69,8 @@ def check_values(where: str, name: str, values: Sequence[Any], folder: Path, pro
         }
     else:
         wrong = wrong_values(name, values)
-        look = {**dict.fromkeys(PICTURES, picture_problem), **dict.fromkeys(MODELS, model_path_problem)}.get(name)
-        for number, value in enumerate(values if look is not None else ()):
-            if look and number not in wrong and value is not None and (problem := look(name, value, folder)):
+        for number, value in enumerate(values):
+            if number not in wrong and value is not None and (problem := path_problem(name, value, folder, settings)):
                 wrong[number] = problem
     for number in list(wrong)[:3]:
         problems.add_error(where, wrong[number])
@@ -83,7 +85,7 @@ def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
     def place(value: str) -> str:
         if value.startswith(("example:", BUNDLED_PREFIX)):
             return value
-        path = folder / local_path(value)
+        path = folder / local_path(value, [name])
         if name in MODELS and not path.exists() and (settings.models / value).exists():
             return value
         return str(path)
@@ -91,23 +93,24 @@ def placed(name: str, value: Any, folder: Path, settings: Settings) -> Any:
     return with_places(name, value, place) if isinstance(value, str) and name in (*PICTURES, *MODELS) else value
 
 
-def picture_problem(name: str, value: str, folder: Path) -> InputError | None:
+def path_problem(name: str, value: Any, folder: Path, settings: Settings) -> InputError | None:
+    """Of a picture, that it is not there or none; of a model, that it can be no path, as of a drive that is not here:
+    whether it is there is asked for each point. None for other parameters.
+    """
     try:
-        path = folder / picture_path(value, name)
-        if is_clip(path) or not header_opens(path):
-            load_picture(path, PICTURES.index(name))  # which says what is wrong
+        if name in PICTURES:
+            check_picture(name, folder / picture_path(value, name), value, settings)
+        elif name in MODELS:
+            placed(name, value, folder, settings)
     except InputError as error:
         return error
     return None
 
 
-def model_path_problem(name: str, value: str, folder: Path) -> InputError | None:
-    """What can be no path, as of a drive that is not here; whether a model is there is asked for each point."""
-    try:
-        with_places(name, value, lambda one: one if one.startswith(BUNDLED_PREFIX) else str(local_path(one, [name])))
-    except InputError as error:
-        return error
-    return None
+def check_picture(name: str, path: Path, written: str, settings: Settings) -> None:
+    check_allowed(path, settings, name, written)
+    if is_clip(path) or not header_opens(path):
+        load_picture(path, PICTURES.index(name))  # which says what is wrong
 
 
 def header_opens(path: Path) -> bool:

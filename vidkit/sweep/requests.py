@@ -37,7 +37,7 @@ class Request:
 
 def checked_requests(sweep: SweepFile, settings: Settings, problems: Problems) -> tuple[list[Request], list[str]]:
     """The requests in the order of execution, and notes on them. All that is wrong is added to problems."""
-    base, bad = checked_values(sweep, problems)
+    base, bad = checked_values(sweep, settings, problems)
     check_seeds(sweep, base, problems)
     combinations = grid(sweep, problems)
     if hopeless(sweep, base):
@@ -50,10 +50,14 @@ def checked_requests(sweep: SweepFile, settings: Settings, problems: Problems) -
     return requests, notes_on(requests, check)
 
 
-def checked_values(sweep: SweepFile, problems: Problems) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+def checked_values(
+    sweep: SweepFile, settings: Settings, problems: Problems
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The base parameters that are good, and the values of axes that are not; both kinds of problems are added."""
     wrong_base = {
-        name for name, value in sweep.base.items() if check_values("base", name, [value], sweep.folder, problems)
+        name
+        for name, value in sweep.base.items()
+        if check_values("base", name, [value], sweep.folder, settings, problems)
     }
     base = {name: value for name, value in sweep.base.items() if name not in wrong_base}
     for name in ("image_path", "prompt"):
@@ -62,7 +66,7 @@ def checked_values(sweep: SweepFile, problems: Problems) -> tuple[dict[str, Any]
             problems.add(f"{name} is neither in base nor an axis.", advice, code="missing_parameter")
     bad: dict[str, list[Any]] = {}
     for name, values in sweep.axes.items():
-        if numbers := check_values(f"axis {name}", name, values, sweep.folder, problems):
+        if numbers := check_values(f"axis {name}", name, values, sweep.folder, settings, problems):
             bad[name] = [values[number] for number in numbers]
         if name in PICTURES and all(isinstance(value, str) for value in values):
             bad.pop(name, None)  # a missing picture leaves the rest of its points to be judged

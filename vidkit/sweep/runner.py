@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vidkit.confinement import check_allowed
 from vidkit.paths import path_to_write
 from vidkit.runs import content_keys
+from vidkit.settings import load_settings
 from vidkit.sweep.bar import ProgressBar
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
 from vidkit.sweep.notebook import WARM
@@ -91,6 +93,7 @@ def run_sweep(
         KeyboardInterrupt: finished points are kept.
     """
     started, root = time.monotonic(), path_to_write(root)
+    check_allowed(root, load_settings(), "output_path")
     plan, tasks = planned(file, root, engine)
     missing = [task for task in map(with_failures, tasks) if is_missing(task, retry_failed)]
     summary = Summary(root, len(tasks), before=len(tasks) - len(missing))
