@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from shlex import quote
 from typing import Final, TypeVar
 
 from vidkit.errors import CriticalError, GenerationError, Remedy
@@ -12,6 +13,8 @@ from vidkit.memory.fitting import Room
 from vidkit.memory.plan_words import would_fit
 from vidkit.memory.planning import Planned, next_case, next_plan
 from vidkit.memory.prediction import predict
+from vidkit.models.locate import BUNDLED_FOLDER
+from vidkit.params import MAX_SEED
 from vidkit.time_limit import Phase
 
 Result = TypeVar("Result")
@@ -69,7 +72,21 @@ def after(
         safer = replace(plan, vae_float32=True)
         why = SAFER.format(reason=failure.message)
         return replace(planned, plan=safer, prediction=predict(planned.params, planned.models, safer)), [why]
+    if failure.code == "corrupted_output":
+        failure.suggestions = [*unlike(planned)]
     return None
+
+
+def unlike(planned: Planned) -> Iterator[str]:
+    """What may give other frames than broken ones, and where they may come from."""
+    params = planned.params
+    seed = (params.seed + 1) % (MAX_SEED + 1)
+    yield Remedy(f"Set seed to {seed}", seed=seed)
+    if params.loras:
+        yield Remedy("Leave loras out: their weights may be too large together", loras=None)
+    for model in planned.models.values():
+        if BUNDLED_FOLDER not in model.path.parents:
+            yield f"Check the files of {model.name}: vidkit models verify {quote(str(model.path))}"
 
 
 def leaner(

@@ -21,6 +21,7 @@ from PIL import Image, ImageSequence
 from vidkit import ffmpeg
 from vidkit.errors import InputError
 from vidkit.ffmpeg import VideoInfo
+from vidkit.near_paths import near_paths
 from vidkit.params import OutputFormat
 
 Frames = npt.NDArray[np.uint8]
@@ -191,7 +192,7 @@ def _is_gif(path: Path) -> bool:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
-        raise InputError("clip_not_found", f"There is no clip {path}.", ["Check the path"])
+        raise InputError("clip_not_found", f"There is no clip {path}.", near_paths(path))
     try:
         yield
     except _READ_ERRORS as error:

@@ -24,6 +24,7 @@ Offload = Literal["none", "model", "layers"]
 class Plan:
     """Where and how a request runs. All but `changes` is exact: the frames are the same up to rounding.
 
+    speed: "exact" computes as diffusers does, "fast" with less work and fewer copies (`pipelines.fast`).
     halves: the two halves of guidance are computed one after the other, not in one batch.
     slices: layers work on slices of frames or of pixels, one after the other.
     host_skips: the UNet's skip connections wait in the host's memory.
@@ -67,14 +68,26 @@ def chosen_device() -> str:
         raise SetupError(
             "cuda_not_available",
             f"VIDKIT_DEVICE is cuda, but torch {torch.__version__} sees no CUDA device.",
-            ["Install a CUDA build of torch and the NVIDIA driver", "Set VIDKIT_DEVICE to auto to run on the CPU"],
+            [how_to_see_it(), "Set VIDKIT_DEVICE to auto: the CPU is used where there is no GPU"],
         )
     return "cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
-def plain_plan(device: str, *, vae_float32: bool = False) -> Plan:
+def how_to_see_it() -> str:
+    """What keeps torch from seeing a GPU, as far as it can be told without one, and what to do."""
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    if not (torch.version.cuda or torch.version.hip):
+        return f"Install a CUDA build of torch: {torch.__version__} is one for the CPU. vidkit doctor has the command"
+    if hidden.strip() in ("", "-1"):
+        return f"Unset CUDA_VISIBLE_DEVICES: it is {hidden!r}, and hides every GPU"
+    return "Install or update the GPU's driver (for WSL: on Windows), until nvidia-smi lists the GPU; see vidkit doctor"
+
+
+def plain_plan(device: str, *, speed: str = "exact", vae_float32: bool = False) -> Plan:
     """The plan without any measure: half precision on a GPU, full precision on a CPU."""
-    return Plan(device, "float32" if device == "cpu" else "float16", vae_float32=vae_float32)
+    return Plan(device, "float32" if device == "cpu" else "float16", speed=speed, vae_float32=vae_float32)
 
 
 def device_identity(device: str) -> str | None:

@@ -46,6 +46,15 @@ PERHAPS_OUT_OF_MEMORY: Final = (
 
 DRIVER: Final = ("CUDA error", "device-side assert", "CUDA driver", "NVML", "an illegal memory access")
 
+#: what helps against some of them, by what they say. "unknown error" is what sleep leaves behind on Linux.
+DRIVER_ADVICE: Final = {
+    "no kernel image": "Install a torch that has kernels for this GPU: vidkit doctor has the command",
+    "driver version is insufficient": "Update the NVIDIA driver: it is older than this torch needs",
+    "unknown error": "After sleep, load the driver anew: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
+    "illegal memory access": "Set an overclocked or undervolted GPU back to its own clocks, and update its driver",
+    "device-side assert": "Report it with the request: a value was computed that no kernel takes",
+}
+
 #: bytes that a library may need at once, its kernels and workspace; with less, a device counts as full
 FULL: Final = 2**30
 
@@ -79,10 +88,21 @@ def typed_failure(error: BaseException, params: GenerationParams) -> GenerationE
             "out_of_memory", memory_message(params), [*smaller_requests(params), "Close other GPU applications"]
         )
     if says(text, (*DRIVER, *PERHAPS_OUT_OF_MEMORY)):
-        return CriticalError(
-            "gpu_driver", f"The GPU or its driver failed: {text.splitlines()[0]}", ["Restart vidkit, then the machine"]
-        )
+        return gpu_failure(text.splitlines()[0])
     return None
+
+
+def gpu_failure(what: str) -> CriticalError:
+    advice = next((advice for mark, advice in DRIVER_ADVICE.items() if mark in what), "")
+    return CriticalError(
+        "gpu_driver",
+        f"The GPU or its driver failed: {what.rstrip('.')}.",
+        [
+            *([advice] if advice else []),
+            "Make the clip again in a new process, as vidkit generate does by itself: this one can use the GPU no more",
+            "If it fails again, restart the machine; vidkit doctor tells whether GPU, driver and torch go together",
+        ],
+    )
 
 
 def says(text: str, marks: tuple[str, ...]) -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 
 from vidkit.errors import InputError
+from vidkit.near_paths import near_paths
 from vidkit.params import Fit
 
 #: What `load_image` opens. Pillow's forty other formats are rare as pictures, and each is one more parser to attack.
@@ -99,9 +100,9 @@ def fit_image(image: Image.Image, width: int, height: int, fit: Fit = "crop") ->
     """
     if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         limits = f"sides of 1 to {MAX_SIDE:,} and at most {MAX_PIXELS:,} pixels"
-        raise InputError("invalid_size", f"A picture cannot be fitted to {width}x{height}; choose {limits}.")
+        raise InputError("invalid_size", f"A picture cannot be fitted to {width}x{height}.", [f"Choose {limits}"])
     if fit not in get_args(Fit):
-        raise InputError("invalid_value", f"fit is {fit!r}; choose one of {', '.join(get_args(Fit))}.")
+        raise InputError("invalid_value", f"fit is {fit!r}.", [f"Choose one of {', '.join(get_args(Fit))}"])
     _check_size(image, "The image")
     image = _to_rgb(image)
     if image.size == (width, height):
@@ -132,7 +133,7 @@ def _open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         message = f"{name} was not found ({reason}); check the path."
-        raise InputError("image_not_found", message, ["Give the full path of the picture."]) from error
+        raise InputError("image_not_found", message, near_paths(Path(path))) from error
 
 
 def _decode(file: BinaryIO, name: str, formats: tuple[str, ...]) -> Image.Image:
@@ -157,7 +158,7 @@ def _decode(file: BinaryIO, name: str, formats: tuple[str, ...]) -> Image.Image:
 def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise InputError("invalid_image", f"{name} has no pixels ({width}x{height}); choose another.")
+        raise InputError("invalid_image", f"{name} has no pixels ({width}x{height}).", ["Choose another picture"])
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         limits = f"{MAX_PIXELS:,} in all and {MAX_SIDE:,} a side"
         message = f"{name} has {width:,}x{height:,} pixels, more than {limits}; make it smaller."

@@ -17,6 +17,7 @@ from vidkit.models.files.file_format import invalid
 from vidkit.models.files.file_identity import RememberedByFile
 from vidkit.models.files.pickles import read_header
 from vidkit.models.files.safetensors_header import Header
+from vidkit.near_paths import near_paths
 
 __all__ = ["Inspection", "Kind", "Layout", "inspect", "inspect_header"]
 
@@ -79,7 +80,7 @@ def inspect(path: Path) -> Inspection:
             return _INSPECTED.get(path, inspect_file)
     except OSError as error:
         raise invalid(path, f"cannot be read: {error.strerror or error}", "Check the file's permissions") from error
-    raise SetupError("model_not_found", f"There is no model at {str(path)!r}.", ["Check the path"])
+    raise SetupError("model_not_found", f"There is no model at {str(path)!r}.", near_paths(path))
 
 
 def inspect_file(path: Path) -> Inspection:

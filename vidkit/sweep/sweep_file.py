@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import InputError
+from vidkit.near_paths import near_paths
 from vidkit.params import SCHEMA_VERSION, GenerationParams, canonical_name, unknown_key
 from vidkit.paths import local_path
 from vidkit.shipped import shipped
@@ -93,7 +94,7 @@ def read_mapping(path: Path, problems: Problems) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            "invalid_request", f"The sweep file {path} cannot be read: {reason}.", ["Check the path"]
+            "invalid_request", f"The sweep file {path} cannot be read: {reason}.", near_paths(path)
         ) from error
     except InputError as error:
         raise InputError(error.code, f"{path.name}: {error.message}", error.suggestions) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vidkit.errors import SetupError
+from vidkit.near_paths import near_paths
 
 Format = Literal[
     "safetensors",
@@ -67,7 +68,7 @@ def file_format(path: Path) -> Format:
     """
     try:
         if not path.is_file():
-            raise SetupError("model_not_found", f"There is no model file {str(path)!r}.", ["Check the path."])
+            raise SetupError("model_not_found", f"There is no model file {str(path)!r}.", near_paths(path))
         with path.open("rb") as file:
             return format_of(file.read(START_BYTES))
     except OSError as error:

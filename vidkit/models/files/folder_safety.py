@@ -18,6 +18,7 @@ from typing import Any, Final
 from vidkit.errors import SetupError
 from vidkit.models.files.file_format import FETCH_AGAIN, invalid, quoted
 from vidkit.models.files.file_identity import RememberedByFile
+from vidkit.near_paths import near_paths
 
 #: What the families load, and what diffusers saves beside it, as library.class. `stable_diffusion` is how diffusers
 #: names its own safety checker.
@@ -80,7 +81,7 @@ def check_folder(path: Path, models_folder: Path | None = None, *, configs_only:
             it, and what to do.
     """
     if not path.is_dir():
-        raise SetupError("model_not_found", f"There is no model folder {str(path)!r}.", ["Check the path."])
+        raise SetupError("model_not_found", f"There is no model folder {str(path)!r}.", near_paths(path))
     home = path.resolve()
     inside = [home] if models_folder is None else [home, models_folder.resolve()]
     try:

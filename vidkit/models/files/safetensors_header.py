@@ -18,6 +18,7 @@ from vidkit.models.files.file_format import FETCH_AGAIN as FETCH_AGAIN
 from vidkit.models.files.file_format import invalid as invalid
 from vidkit.models.files.file_format import quoted as quoted
 from vidkit.models.files.file_identity import RememberedByFile
+from vidkit.near_paths import near_paths
 
 #: dtype and shape by the key of the tensor
 Header = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -74,7 +75,7 @@ def read_safetensors_header(path: Path) -> Header:
     """
     try:
         if not path.is_file():
-            raise SetupError("model_not_found", f"There is no model file {str(path)!r}.", ["Check the path."])
+            raise SetupError("model_not_found", f"There is no model file {str(path)!r}.", near_paths(path))
         return _headers.get(path, _read_header)
     except OSError as error:
         raise invalid(path, f"cannot be read: {error.strerror or error}", "Check the file's permissions.") from error
