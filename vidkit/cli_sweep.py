@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def run_sweep_command(options: argparse.Namespace, output: Output) -> int:
         plan = make_plan(options.file, root if root.is_dir() else None)
         output.text(plan.table(seconds_per_point=seconds_per_point(root), full=options.full))
         return 0
+    os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")  # the kernels that make its clips log as a command does
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is running is stopped and cleared away
     try:
         summary = run_sweep(

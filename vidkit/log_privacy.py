@@ -51,7 +51,8 @@ def without_private(text: str) -> str:
 
 def without_places(traceback: str) -> str:
     """A traceback whose files are named from the packages on: `vidkit/generation.py`."""
-    for entry in longest_first(sys.path):
+    here = str(Path(__file__).parent.parent)  # an editable installation is not in sys.path
+    for entry in longest_first([*sys.path, here]):
         if entry:
             traceback = traceback.replace(f'File "{entry}/', 'File "').replace(f'File "{entry}\\', 'File "')
     return traceback

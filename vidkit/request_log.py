@@ -42,7 +42,7 @@ def logged_request(request: GenerationParams, what: str) -> Iterator[dict[str, A
     remember([str(wire.get(name, "")) for name in PROMPTS], paths_in(wire))
     tag_lines(str(next(_numbers)))
     told = wire if log.private else without_private_parameters(wire)
-    logger.info("%s begins: %s", what, in_words(told), extra={"data": {"event": "begin", "request": told}})
+    logger.info("%s begins: %s", what, in_words(told), extra={"data": {"event": "begin", "parameters": told}})
     made: dict[str, Any] = {}
     try:
         yield made

@@ -101,11 +101,26 @@ class Settings(Part):
     models_folder: Folder | None = setting(
         None, "Where models lie; where none is given, models/ in the data folder.", "VIDKIT_MODELS"
     )
+    drives: WholeFolder | None = setting(
+        None,
+        "The folder that has Windows' drives as c, d, ...; where none is given, as WSL has mounted them.",
+        "VIDKIT_DRIVES",
+        in_file=False,
+    )
     device: Annotated[Literal["auto", "cpu", "cuda"], LowerCase] = setting(
-        "auto", "What computes; auto: a GPU where there is one.", "VIDKIT_DEVICE"
+        "auto", "What computes; auto: a GPU where there is one.", "VIDKIT_DEVICE", in_file=False
     )
     device_lock: str = setting(
-        "", "Processes with the same name here take turns; else those do that share a GPU.", "VIDKIT_DEVICE_LOCK"
+        "",
+        "Processes with the same name here take turns; else those do that share a GPU.",
+        "VIDKIT_DEVICE_LOCK",
+        in_file=False,
+    )
+    drives: str = setting(
+        "",
+        "Where Windows' drives are mounted in Linux; else as the mount table says.",
+        "VIDKIT_DRIVES",
+        in_file=False,
     )
     panel_mode: str = setting(
         "", "The control panel: live, foreground or static; else as the notebook allows.", "VIDKIT_PANEL", in_file=False

@@ -14,6 +14,7 @@ import ipywidgets
 
 from vidkit import generation
 from vidkit.errors import VidkitError
+from vidkit.logs import log_unless_chosen
 from vidkit.panel.compare import ComparePlayer, Difference, request_differences
 from vidkit.panel.control_base import Control
 from vidkit.panel.copy_as import CopyView
@@ -51,6 +52,7 @@ class LivePanel:
         self.lock = threading.RLock()
         self._session, self._foreground = session, foreground
         self._settings = settings_or_defaults()
+        log_unless_chosen()
         self._outlook: Outlook | None = None
         self._saving: threading.Timer | None = None
         restored, notes = load_request()

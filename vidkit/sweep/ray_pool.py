@@ -41,6 +41,7 @@ class Worker:
         # Ray sets 1 for a worker with a GPU; threads that spin would take the other workers' time
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")
 
     def sees(self, probe: Path) -> bool:
         return probe.exists()
