@@ -36,8 +36,8 @@ def test_each_says_what_it_is_and_where_it_comes_from() -> None:
     for one in catalogue():
         assert one.kind in get_args(Kind)
         assert one.page.startswith("https://huggingface.co/")
-        assert any(pattern.endswith((".safetensors", ".ckpt")) for pattern in one.files)
-        assert one.needs or "base model" in one.kind or one.kind == "Stable Video Diffusion"
+        assert any(pattern.endswith((".safetensors", ".ckpt")) for pattern in one.files) or not one.files
+        assert one.needs or "base model" in one.kind or one.kind in ("Stable Video Diffusion", "safety checker")
 
 
 def test_few_step_models_say_their_steps_guidance_and_scheduler() -> None:
@@ -74,7 +74,7 @@ def test_it_is_found_by_name_or_repository() -> None:
     [
         {"repository": "no slash"},
         {"repository": None},
-        {"files": []},
+        {"repository": None, "url": "https://host/file"},
         {"url": "https://host/file"},
         {"repository": None, "files": [], "url": "http://plain"},
         {"gigabytes": 0},

@@ -220,12 +220,12 @@ CODES: Final[dict[Category, dict[str, ErrorKind]]] = {
         ),
         "acknowledgement_needed": ErrorKind(
             "Acknowledgement needed",
-            "Models marked as made for adult pictures, and turning the safety checker off, need an acknowledgement once.",
+            "Models marked as made for adult pictures, and turning the safety checker off, need it once.",
             "The registry has `nsfw: true` for a model of the request, or `safety.checker` is `off`; and nobody has "
             "acknowledged age, responsibility, consent and law here, or their text has changed since.",
             (
-                "`vidkit acknowledge` shows the text and asks; in Python `vidkit.acknowledge()`; the control panel has a "
-                "box for it.",
+                "`vidkit acknowledge` shows the text and asks; in Python `vidkit.acknowledge()`; the control panel asks by "
+                "itself.",
                 "Or choose another model, and leave the checker on: `vidkit config safety.checker auto`.",
             ),
         ),

@@ -29,7 +29,8 @@ class Need(BaseModel):
 class Published(BaseModel):
     """A published model. kind: as inspection calls it.
 
-    repository and files: on the Hugging Face hub, and patterns (fnmatch) of the files wanted; or url: one file.
+    family: that it is for; custom: whichever. repository and files: on the Hugging Face hub, and patterns (fnmatch) of
+    the files wanted, none where what loading needs is found by itself; or url: one file.
     gigabytes: 1e9 bytes to fetch, approximate. frames: that it holds at once; size: (width, height) in pixels that it
     was made for; steps and guidance: the ranges that it works with, where they are not the usual ones. card: what
     `vidkit.json` says in its folder. unusable: why vidkit cannot run it yet.
@@ -41,7 +42,7 @@ class Published(BaseModel):
     title: str = Field(min_length=1, max_length=38)
     use: str = ""
     kind: Kind
-    family: Literal["svd", "animatediff"]
+    family: Literal["svd", "animatediff", "custom"]
     repository: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     files: tuple[str, ...] = ()
     url: str | None = Field(None, pattern=r"^https://")
@@ -59,8 +60,8 @@ class Published(BaseModel):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        if (self.url is None) == (self.repository is None) or bool(self.repository) != bool(self.files):
-            raise ValueError(f"{self.name} needs a repository with files, or a url")
+        if (self.url is None) == (self.repository is None) or (self.url and self.files):
+            raise ValueError(f"{self.name} needs a repository, or a url")
         defaults = self.card.get("defaults", {})
         unknown = [key for key in defaults if canonical_name(key) not in GenerationParams.model_fields]
         if unknown:

@@ -21,6 +21,7 @@ from vidkit.paths import local_path
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
 from vidkit.record import is_clip, load_picture
+from vidkit.safety.screening import screening_of
 from vidkit.settings import Settings
 from vidkit.sweep.axes import is_replacement
 from vidkit.sweep.memory_check import MemoryCheck
@@ -168,10 +169,11 @@ class PointCheck:
             models = self._models.get(choice)
             if models is None:
                 models = self._models[choice] = family.models(params, self.settings)
+            screening = screening_of(models, self.settings)
             resolved, notes = resolve(params, family.limits(params, models))
         except VidkitError as error:
             return error
-        return Verdict(resolved, models, notes, self._memory.fits(resolved, models))
+        return Verdict(resolved, models, [*notes, *screening.notes], self._memory.fits(resolved, models))
 
     def misfit_notes(self, points: int) -> list[str]:
         """Which points would run out of memory here. No problem of the sweep: it may run elsewhere, or later."""

@@ -1,0 +1,38 @@
+"""Models that the registry marks as made for adult pictures: `"nsfw": true`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vidkit.models.locate import Model
+from vidkit.models.registry import Entry, is_same_place, registered
+from vidkit.settings import Settings
+
+
+def marked_model(
+    models: Mapping[str, Model], settings: Settings, hashes: Mapping[str, str] | None = None
+) -> tuple[str, Entry] | None:
+    """The first of a request's models that is marked, by its place whatever the request calls it: its parameter, and
+    the entry that marks it.
+
+    hashes: SHA-256 of the models, where they are known: a copy of a marked model is marked too.
+
+    Raises:
+        SetupError: `invalid_config`, for a broken registry: nobody knows then what is marked.
+    """
+    own = {name: model for name, model in models.items() if not model.is_bundled}
+    if not own:
+        return None
+    for entry in registered(settings):
+        if not is_marked(entry.fields.get("nsfw")):
+            continue
+        for name, model in own.items():
+            if is_same_place(entry.path, model.path) or (hashes or {}).get(name) == entry.text("sha256").lower():
+                return name, entry
+    return None
+
+
+def is_marked(value: Any) -> bool:
+    """Other programs write this file: what is not plainly a no is a mark."""
+    return str(value).strip().lower() not in ("none", "false", "no", "0", "")
