@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidkit.planned_request import PlannedRequest, plan
     from vidkit.progress import CancelToken, Progress
     from vidkit.record import show
+    from vidkit.safety.acknowledgement import acknowledge
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Progress": "progress",
     "SetupError": "errors",
     "VidkitError": "errors",
+    "acknowledge": "safety.acknowledgement",
     "compare": "panel.compare_clips",
     "generate": "generation",
     "log_to": "logs",
@@ -63,6 +65,7 @@ __all__ = [
     "Progress",
     "SetupError",
     "VidkitError",
+    "acknowledge",
     "compare",
     "generate",
     "log_to",

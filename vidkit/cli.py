@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import vidkit
-from vidkit import cli_config, cli_doctor, cli_explain, cli_lab, cli_models, cli_plan, cli_sweep
+from vidkit import cli_config, cli_doctor, cli_explain, cli_lab, cli_models, cli_plan, cli_safety, cli_sweep
 from vidkit.cli_output import Output, show_progress, unhurried_stderr
 from vidkit.cli_request import (
     SOURCES,
@@ -99,6 +99,7 @@ def make_parser() -> Parser:
     cli_models.add_verbs(verbs)
     cli_lab.add_verbs(verbs)
     cli_explain.add_verbs(verbs)
+    cli_safety.add_verbs(verbs)
     cli_doctor.add_verbs(verbs)
     return parser
 

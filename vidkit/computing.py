@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_bloc
 from vidkit.placement import restore
 from vidkit.progress import OnPreview, Reporter
 from vidkit.request_log import log_phase
+from vidkit.safety.screening import Screening
 from vidkit.time_limit import Phase
 from vidkit.video import check_frames
 
@@ -44,6 +45,7 @@ class Job:
     output_format: OutputFormat
     limits: ResourceLimits
     notes: Sequence[str]
+    screening: Screening = field(default_factory=Screening)
 
     def planned(self, plan: Plan) -> Job:
         """As the plan has it computed. Its pictures are made of the fitted ones, which the clip carries: so it can be

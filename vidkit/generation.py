@@ -42,6 +42,9 @@ from vidkit.progress import COMPUTED, COMPUTING, CancelToken, OnPreview, OnProgr
 from vidkit.record import AI_GENERATED, file_identity, identities_of, load_picture, make_record, write_clip_sidecar
 from vidkit.request_log import clip_in_short, logged_request
 from vidkit.resolving import resolve_request
+from vidkit.safety.checker import WarmChecker
+from vidkit.safety.checks import check_clip, check_pictures, identified
+from vidkit.safety.screening import refuse_marked
 from vidkit.settings import Settings, load_settings
 from vidkit.time_limit import TimeLimit
 from vidkit.video import check_target, sidecar_path, write_video
@@ -61,6 +64,7 @@ OnFrames = Callable[["npt.NDArray[np.uint8]"], None]
 _lock = threading.Lock()
 _warm = WarmModels()
 _device = DeviceLock(_warm)
+_checker = WarmChecker()
 
 Result = TypeVar("Result")
 
@@ -128,7 +132,11 @@ def generate(
         reporter.tell(0, "Checking the request...")
         settings = load_settings()
         job = prepare(request, settings, reporter)
-        frames, plan, notes = compute(job, reporter, stopwatch, on_preview)
+        check_pictures(_checker, job.screening, job.pictures, reporter)
+        shown = on_preview if job.screening.shows_unchecked else None
+        frames, plan, notes = compute(job, reporter, stopwatch, shown)
+        if check_clip(_checker, job.screening, frames, reporter):
+            stopwatch.end("safety")
         if on_frames is not None:
             on_frames(frames)
         record = record_of(job, plan, notes)
@@ -172,6 +180,7 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
     reporter.tell(2, "Checking the models...")
     hashes = {name: hash_model(model.path, settings, reporter.check) for name, model in found.models.items()}
     check_different(params, hashes)
+    refuse_marked(found.models, settings, hashes)
     return Job(
         params=params,
         family=found.family,
@@ -183,6 +192,7 @@ def prepare(request: GenerationParams, settings: Settings, reporter: Reporter) -
         output_format=found.output_format,
         limits=settings.limits,
         notes=found.notes,
+        screening=identified(found.screening, settings, reporter.check),
     )
 
 
@@ -280,6 +290,7 @@ def unload() -> None:
     """Drop the loaded models and give their memory back; waits for a generation that runs."""
     with _lock:
         _device.unload()
+        _checker.drop()
 
 
 def loaded_models() -> list[str]:
@@ -302,7 +313,12 @@ def record_of(job: Job, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
         return dict(AI_GENERATED)
     models = identities_of(job.params, job.models, job.hashes)
     return make_record(
-        job.params, models=models, pictures=job.identities, plan=plan.to_json(), notes=[*job.notes, *notes]
+        job.params,
+        models=models,
+        pictures=job.identities,
+        plan=plan.to_json(),
+        notes=[*job.notes, *notes],
+        safety_checker=job.screening.to_record(),
     )
 
 

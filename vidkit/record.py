@@ -20,6 +20,7 @@ from vidkit.lora_list import LORAS, LoraEntry, loras_text, weight_text
 from vidkit.models.files.content_hash import remembered
 from vidkit.models.locate import BUNDLED_PREFIX, Model
 from vidkit.models.loras import check_different, is_lora, weights_of_loras
+from vidkit.near_paths import near_paths
 from vidkit.params import SCHEMA_VERSION, GenerationParams, OutputFormat, wire_name
 from vidkit.paths import local_path
 from vidkit.settings import load_settings
@@ -57,10 +58,12 @@ def make_record(
     pictures: Sequence[Mapping[str, str]],
     plan: Mapping[str, Any],
     notes: Sequence[str],
+    safety_checker: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole request (resolved, seed drawn), what it was made with and how. Names and hashes, no absolute paths.
 
-    models: as `identities_of`; pictures: name and sha256 of each input file.
+    models: as `identities_of`; pictures: name and sha256 of each input file; safety_checker: whether the clip was
+    checked, and by what.
     """
     return {
         **AI_GENERATED,
@@ -69,6 +72,7 @@ def make_record(
         **content_of(params, models=models, pictures=pictures),
         "plan": dict(plan),
         "notes": list(notes),
+        **({} if safety_checker is None else {"safetyChecker": dict(safety_checker)}),
         "versions": versions(),
     }
 
@@ -168,7 +172,7 @@ def file_identity(path: Path) -> dict[str, str]:
         raise InputError(
             "image_not_found",
             f"The image {str(path)!r} cannot be read ({reason}).",
-            ["Give the full path of a picture file"],
+            near_paths(path),
         ) from error
 
 
@@ -251,17 +255,28 @@ def load_picture(path: Path, number: int = 0) -> Image.Image:
         InputError: as `load_image`; `invalid_image` for a video that stores no picture.
     """
     if not is_clip(path):
-        return load_image(path)
+        return image_file(path, number)
     stored = stored_pictures(path) if path.is_file() else []
     if number < len(stored):
         return stored[number]
     if not path.is_file() or (path.suffix.lower() == ".gif" and not is_ours(path)):
-        return load_image(path)  # any other animation: its first frame; or the error for a file that is not there
+        return image_file(path, number)  # any other animation: its first frame; or the error for what is not there
     raise InputError(
         "invalid_image",
         f"{path.name} is a video, and no picture is stored in it.",
         ["Give a picture (JPEG, PNG, WebP, BMP, TIFF, GIF)", "Give a clip that vidkit wrote without --bare"],
     )
+
+
+def image_file(path: Path, number: int) -> Image.Image:
+    """An image file; where there is none, what is near is told so that a program can set it."""
+    try:
+        return load_image(path)
+    except InputError as error:
+        if error.code == "image_not_found":
+            parameter = ("image_path", "last_image_path")[number]
+            error.suggestions, error.concerns = near_paths(path, parameter), (parameter,)
+        raise
 
 
 def is_ours(clip: Path) -> bool:

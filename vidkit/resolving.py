@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidkit.confinement import check_allowed
 from vidkit.errors import InputError, Remedy
 from vidkit.limits import check_request
 from vidkit.models.locate import picture_path
 from vidkit.models.loras import is_lora
 from vidkit.params import MAX_SEED, GenerationParams, OutputFormat, resolve, wire_name
+from vidkit.paths import local_path
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Family, Models
+from vidkit.safety.screening import Screening, screening_of
 from vidkit.settings import Settings
 from vidkit.video import GIF_SMOOTH_FPS
 
@@ -22,7 +25,8 @@ from vidkit.video import GIF_SMOOTH_FPS
 class Resolved:
     """A request with every default filled in and its seed drawn; its models and pictures found, but not yet read.
 
-    pictures: the files of the first frame's picture and, where it is used, the last frame's.
+    pictures: the files of the first frame's picture and, where it is used, the last frame's. screening: how it is
+    checked.
     """
 
     params: GenerationParams
@@ -31,6 +35,7 @@ class Resolved:
     pictures: Sequence[Path]
     output_format: OutputFormat
     notes: Sequence[str]
+    screening: Screening
 
 
 def resolve_request(request: GenerationParams, settings: Settings, models: Models | None = None) -> Resolved:
@@ -40,10 +45,11 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
 
     Raises:
         InputError: what the models do not take; `over_limit`, more than the user's settings let a request take.
-        SetupError: a model that is not there, or is another kind of model.
+        SetupError: a model that is not there, or is another kind of model; as `screening_of`.
     """
     family = FAMILIES[request.pipeline]
     models = models or family.models(request, settings)
+    screening = screening_of(models, settings)
     params, notes = resolve(request, family.limits(request, models))
     check_request(params, settings.limits)
     for name, model in models.items():
@@ -55,24 +61,34 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
         notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
     seed = secrets.randbelow(MAX_SEED + 1) if params.seed == -1 else params.seed
     params = params.model_copy(update={"seed": seed, "output_format": output_format})
-    paths = [picture_path(path) for path in (params.image_path, params.last_image_path) if path is not None]
+    wanted = {"image_path": params.image_path, "last_image_path": params.last_image_path}
+    paths = [allowed_picture(path, parameter, settings) for parameter, path in wanted.items() if path is not None]
+    if params.output_path is not None:
+        check_allowed(local_path(params.output_path, ["output_path"]), settings, "output_path", params.output_path)
     if params.conditioning != "sparsectrl":
         paths = paths[:1]
-    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes])
+    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes, *screening.notes], screening)
+
+
+def allowed_picture(wanted: str, parameter: str, settings: Settings) -> Path:
+    """`picture_path`, where a policy allows it. Raises InputError as that; `path_not_allowed`."""
+    path = picture_path(wanted, parameter)
+    check_allowed(path, settings, parameter, wanted)
+    return path
 
 
 def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
-    """No family has compiled pipelines yet: every request runs at speed exact, and says so."""
-    if params.speed == "exact":
+    """Nothing yet is faster than fast: a request for turbo runs at that, and says so."""
+    if params.speed != "turbo":
         return params, []
-    return params.replace(speed="exact"), [
-        f"speed {params.speed} is not available in this version: the clip was made at speed exact."
+    return params.replace(speed="fast"), [
+        "speed turbo is not available in this version: the clip was made at speed fast."
     ]
 
 
 def format_of(params: GenerationParams) -> OutputFormat:
     """The container: what was asked for, else what the output path ends in, else MP4."""
-    suffix = Path(params.output_path).suffix.lower().lstrip(".") if params.output_path else ""
+    suffix = local_path(params.output_path, ["output_path"]).suffix.lower().lstrip(".") if params.output_path else ""
     formats: dict[str, OutputFormat] = {"mp4": "mp4", "gif": "gif", "webm": "webm"}
     if params.output_path and suffix not in formats:
         raise InputError(
