@@ -66,7 +66,7 @@ def test_every_other_parameter_is_in_the_key(request_: dict[str, Any], change: d
 
 
 def test_speed_is_in_the_key() -> None:
-    """Of a resolved request: this version resolves every speed to exact."""
+    """Of a resolved request: turbo, for one, may be resolved to fast."""
     params = GenerationParams(image_path="a.png", prompt="waves", seed=1)
     exact, fast = (key_of(content_of(p, models={}, pictures=[])) for p in (params, params.replace(speed="fast")))
     assert exact != fast

@@ -183,7 +183,9 @@ class GenerationParams(BaseModel):
         group="quality",
     )
     speed: Speed = parameter(
-        "exact", "exact: what plain diffusers computes; fast: equal up to rounding; turbo.", group="quality"
+        "exact",
+        "exact: what plain diffusers computes; fast: equal up to rounding; turbo: as fast so far.",
+        group="quality",
     )
     output_format: OutputFormat | None = parameter(
         None, "Container. Not given: from the output path, else mp4.", group="output"

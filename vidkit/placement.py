@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from vidkit.device import Plan
 from vidkit.models.loading.tensors import cast, move
-from vidkit.pipelines import lean
+from vidkit.pipelines import fast, lean
 from vidkit.pipelines.offloading import Offloading, networks
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def place(pipe: Any, plan: Plan) -> None:
     try:
         for network in networks(pipe).values():
             move(network, the_device(resting_place(plan)))
+        fast.install(pipe, plan)
         lean.install(pipe, plan)
         if plan.vae_float32:
             placed.handles = in_float32(pipe.vae, dtype_of(plan))
@@ -79,6 +80,7 @@ def release(pipe: Any) -> None:
         handle.remove()
     cast(pipe.vae, dtype_of(placed.plan))
     lean.remove(pipe)
+    fast.remove(pipe)
     del _placed[pipe]
 
 

@@ -103,6 +103,17 @@ def change_notes(params: GenerationParams, plan: Plan) -> list[str]:
     return [f"{words}: more does not fit into memory." for words, _ in change_words(params, changes)]
 
 
+def speed_notes(plan: Plan) -> list[str]:
+    """What of speed fast a plan goes without, and why."""
+    if plan.speed == "exact":
+        return []
+    if plan.slices or plan.host_skips:
+        return ["speed fast does less here: layers are computed in little memory, only what is in them is faster."]
+    if plan.device != "cpu":
+        return ["speed fast does less here: nothing is compiled for a GPU yet, only transformer blocks are faster."]
+    return []
+
+
 def refusal(case: Case) -> GenerationError:
     """What is missing, and what would fit."""
     least, params, room, device = case.leanest(), case.params, case.room, case.plain.device

@@ -9,7 +9,7 @@ from typing import Final
 from vidkit.device import Plan, plain_plan
 from vidkit.memory.deviations import least_changes
 from vidkit.memory.fitting import Case, Room
-from vidkit.memory.plan_words import change_notes, next_reasons, reasons_of, refusal
+from vidkit.memory.plan_words import change_notes, next_reasons, reasons_of, refusal, speed_notes
 from vidkit.memory.prediction import PHASES, Prediction
 from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Models
@@ -34,8 +34,8 @@ class Planned:
 
     @property
     def notes(self) -> list[str]:
-        """For the result: what is changed of the clip."""
-        return change_notes(self.params, self.plan)
+        """For the result: what is changed of the clip, and what is left out of its speed."""
+        return [*change_notes(self.params, self.plan), *speed_notes(self.plan)]
 
 
 def plan_request(
@@ -70,7 +70,7 @@ def plan_request(
 
 
 def case_of(params: GenerationParams, models: Models, device: str, room: Room, *, vae_float32: bool = False) -> Case:
-    return Case(params, models, plain_plan(device, vae_float32=vae_float32), room)
+    return Case(params, models, plain_plan(device, speed=params.speed, vae_float32=vae_float32), room)
 
 
 def planned_case(case: Case) -> Planned | None:
@@ -98,7 +98,8 @@ def next_case(planned: Planned, phase: str | None, less: float = LESS) -> Case:
     """The request with so much less room than the plan was predicted to need."""
     before = planned.prediction
     limits = {phase: getattr(before, phase)} if phase else dict.fromkeys(PHASES, before.peak)
-    plain = Plan(planned.plan.device, planned.plan.dtype, vae_float32=planned.plan.vae_float32)
+    was = planned.plan
+    plain = Plan(was.device, was.dtype, speed=was.speed, vae_float32=was.vae_float32)
     return Case(planned.params, planned.models, plain, planned.room.tighter(limits, 1 - less))
 
 

@@ -1,0 +1,16 @@
+"""Speed "fast": what diffusers computes, up to rounding, with less work and fewer copies.
+
+diffusers' pipelines, networks and blocks stay as they are; layers get other forwards (`installing`).
+
+- `blocks`: transformer blocks. Attention over one token (SVD's picture) is a constant, and added as one; keys and
+  values of a text are computed once for a clip, not for each frame and step; sums are written where a term was.
+- `layers`: on a CPU, layers around them. Channels lie together in memory (channels last), so that pixels are tokens
+  without a copy, attention over frames needs none, and a convolution over time is one over a plane.
+- `guidance`: whether guidance is on is not read from the device at each step.
+
+Lean execution (`pipelines.lean`) has the layers where a plan takes it: then only the blocks in them are fast.
+"""
+
+from vidkit.pipelines.fast.installing import install, remove
+
+__all__ = ["install", "remove"]
