@@ -35,6 +35,7 @@ READY_SECONDS = 90  # a page of JupyterLab with its kernel takes 5 to 10 s on tw
 _NOISE = (
     r"^Failed to load resource: .* 404 .*/api/(contents|workspaces|me)\b",  # asked for before it is made
     r"^Failed to load resource: .* 404 .*/lab/api/(workspaces|translations)\b",
+    r"ERR_UNKNOWN_URL_SCHEME attachment:",  # shown before it finds the picture in the cell itself
     r"^WebSocket connection to 'ws://127\.0\.0\.1.*' failed: WebSocket is closed before the connection is established",
 )
 
@@ -104,7 +105,7 @@ class JupyterLab:
             yield notebook
         finally:
             context.close()
-        strangers = [url for url in requests if not url.startswith((self.url, "data:", "blob:"))]
+        strangers = [url for url in requests if not url.startswith((self.url, "data:", "blob:", "attachment:"))]
         assert not strangers, strangers
         if strict:
             assert not notebook.problems(), notebook.problems()

@@ -10,6 +10,7 @@ from clips import saved, svd_request
 
 import vidkit
 from vidkit.errors import InputError
+from vidkit.record import request_from_clip
 from vidkit.video import write_video
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
@@ -35,6 +36,16 @@ def test_differences_are_those_of_the_requests(clips: list[vidkit.GenerationResu
     assert text.count("data:video/mp4") == 2
     assert "<td style='text-align:left'>200</td>" in text
     assert "&lt;lively&gt;" in text
+
+
+def test_the_same_picture_by_another_name_is_no_difference(
+    clips: list[vidkit.GenerationResult], tiny_svd_folder: Path, tmp_path: Path
+) -> None:
+    remade = request_from_clip(clips[0].output) | {"baseModel": str(tiny_svd_folder)}
+    again = vidkit.generate(remade | {"seed": 8, "outputPath": str(tmp_path / "again.mp4")})
+    assert vidkit.compare(clips[0], again).differences == [("seed", "7", "8")]
+    cat = vidkit.generate(remade | {"imagePath": "example:photo", "outputPath": str(tmp_path / "cat.mp4")})
+    assert vidkit.compare(clips[0], cat).differences == [("image path", "picture.png", "photo.jpg")]
 
 
 def test_a_player_where_somebody_watches(clips: list[vidkit.GenerationResult]) -> None:

@@ -28,9 +28,7 @@ def add_verbs(verbs: Any) -> None:
         "Copy vidkit's notebooks and parameter files into a folder of yours, where what you changed is kept, and open "
         "JupyterLab there, with this Python. Options after NAME are Jupyter's, for example --no-browser --port 9000."
     )
-    parser.add_argument(
-        "--folder", type=local_path, metavar="FOLDER", help="where to; default: vidkit's data folder (VIDKIT_HOME)"
-    )
+    parser.add_argument("--folder", type=local_path, metavar="FOLDER", help="where to; default: VIDKIT_HOME")
     parser.add_argument("--copy-only", action="store_true", help="start nothing, for VS Code and others; print where")
     parser.add_argument(
         "name_and_options",

@@ -14,7 +14,7 @@ from vidkit.generation import GenerationResult
 from vidkit.panel.compare import ComparePlayer, Difference, request_differences
 from vidkit.panel.surroundings import Mode, find_mode
 from vidkit.params import GenerationParams
-from vidkit.record import remade, show
+from vidkit.record import remade, show, stored_pictures
 
 Clip = GenerationResult | Path | str
 
@@ -65,9 +65,22 @@ def compare(left: Clip, right: Clip, *, labels: tuple[str, str] | None = None, m
         InputError: `clip_not_found`, `invalid_clip`: a file that is not there, or no clip; `invalid_value` for a mode.
     """
     first, second = (Path(one.output if isinstance(one, GenerationResult) else one) for one in (left, right))
-    requests = request_in(first), request_in(second)
-    known = None if None in requests else request_differences(*requests)  # type: ignore[arg-type]
-    return Comparison(first, second, labels or (first.name, second.name), known, find_mode(mode))
+    return Comparison(first, second, labels or (first.name, second.name), differences(first, second), find_mode(mode))
+
+
+def differences(left: Path, right: Path) -> Sequence[Difference] | None:
+    """What differs between two clips' requests; None where one holds none. A clip's picture may have been a file once
+    and another clip's the next time: the pictures themselves are compared.
+
+    Raises:
+        InputError: `clip_not_found`.
+    """
+    one, other = request_in(left), request_in(right)
+    if one is None or other is None:
+        return None
+    if stored_pictures(left) == stored_pictures(right):
+        other = other.replace(image_path=one.image_path, last_image_path=one.last_image_path)
+    return request_differences(one, other)
 
 
 def request_in(clip: Path) -> GenerationParams | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from vidkit.sweep.execute import Outcome, Task
@@ -24,9 +24,9 @@ class ProgressBar:
         from tqdm.auto import tqdm
 
         for note in plan.notes:
-            print(f"Note: {note}", file=sys.stderr)
+            print(f"Note: {note}", file=stream())
         before = f", {summary.before} done before" if summary.before else ""
-        print(f"{plan.name}: {summary.points} points{before}. {summary.root}", file=sys.stderr)
+        print(f"{plan.name}: {summary.points} points{before}. {summary.root}", file=stream())
         self._bar = tqdm(total=missing, unit="clip", dynamic_ncols=True, disable=not missing)
 
     def began(self, task: Task) -> None:
@@ -40,6 +40,12 @@ class ProgressBar:
 
     def closed(self) -> None:
         self._bar.close()
+
+
+def stream() -> TextIO:
+    """Where a person reads what is no failure: Jupyter shows stderr on red; in a terminal stdout is for the result."""
+    ipython = sys.modules.get("IPython")
+    return sys.stdout if ipython is not None and ipython.get_ipython() is not None else sys.stderr
 
 
 def describe(axes: Mapping[str, Any]) -> str:
