@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import resource
 import subprocess
@@ -18,6 +19,7 @@ from command_line import environment, run
 import vidkit
 from vidkit import log_file, logs
 from vidkit.errors import InputError
+from vidkit.libraries import NO_TELEMETRY
 from vidkit.log_file import SharedLogFile
 from vidkit.log_privacy import remember, without_private
 from vidkit.logs import log_to
@@ -69,13 +71,16 @@ print(vidkit.generate({SMALL!r}).metadata["timing"]["denoise"])
 (home / "logs").write_text("a file where the folder should be")
 vidkit.log_to()
 print(vidkit.generate({SMALL!r}).output.is_file())
+import huggingface_hub
+print(huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)
 """
 
 
 def test_json_lines_a_console_by_choice_and_clips_where_nothing_can_be_logged(vidkit_home: Path) -> None:
     env = environment(vidkit_home, VIDKIT_LOG_FORMAT="json")
+    env = {name: value for name, value in env.items() if name not in NO_TELEMETRY}
     done = subprocess.run([sys.executable, "-c", IN_ONE_PROCESS], env=env, capture_output=True, text=True)
-    denoising, is_there = done.stdout.split()
+    denoising, is_there, telemetry_is_off = done.stdout.split()
     lines = [json.loads(line) for line in (vidkit_home / "before" / "generation.log").read_text().splitlines()]
     assert {"time", "level", "logger", "process", "request", "message"} <= lines[0].keys()
     assert lines[0]["parameters"] == {
@@ -89,6 +94,7 @@ def test_json_lines_a_console_by_choice_and_clips_where_nothing_can_be_logged(vi
     assert (lines[-1]["event"], lines[-1]["seed"]) == ("done", 7)
     told = done.stderr.splitlines()
     assert any(line.startswith("INFO: request begins: ") for line in told)
+    assert telemetry_is_off == "True"
     assert is_there == "True"  # and what cannot be logged is told, once
     assert len([line for line in told if line.startswith("WARNING: nothing is logged: ")]) == 1
 
@@ -292,6 +298,18 @@ def test_a_wrong_record_is_a_defect_of_who_logs(tmp_path: Path, capsys: pytest.C
 def test_what_is_left_out_of_a_message(text: str, left: str) -> None:
     remember(["a red fox"], ["clients/acme/face.png"])
     assert without_private(text) == left
+
+
+def test_libraries_tell_nobody() -> None:
+    """Those that would: each asked itself."""
+    code = (
+        "from vidkit.libraries import tell_nobody; tell_nobody()\n"
+        "import huggingface_hub.constants; print(huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)\n"
+        "from ray._common.usage import usage_lib; print(not usage_lib.usage_stats_enabled())"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in NO_TELEMETRY}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_settings_of_the_log(vidkit_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
