@@ -15,6 +15,7 @@ import ipywidgets
 from vidkit import generation
 from vidkit.errors import VidkitError
 from vidkit.logs import log_unless_chosen
+from vidkit.panel.acknowledgement_view import AcknowledgementView
 from vidkit.panel.compare import ComparePlayer, Difference, request_differences
 from vidkit.panel.control_base import Control
 from vidkit.panel.copy_as import CopyView
@@ -76,6 +77,7 @@ class LivePanel:
         }
         self.form = RequestForm(params or restored, lock=self.lock, special=special)
         self.plan = PlanView(self.change)
+        self.acknowledgement = AcknowledgementView(lock=self.lock, on_given=self.refresh)
         self.player = ComparePlayer()
         self.stage = RunView(session.queue, self.player, lock=self.lock, on_run=self._on_run, apply=self.change)
         self.queue = QueueView(session.queue, lock=self.lock)
@@ -106,7 +108,8 @@ class LivePanel:
         style = ipywidgets.HTML(f"<style>{stylesheet()}</style>", layout={"display": "none"})
         left = ipywidgets.VBox([self.form.widget], layout={"flex": "1.4 1 420px", "min_width": "0"})
         right = ipywidgets.VBox(
-            [self.plan.widget, self.stage.widget, self.queue.widget], layout={"flex": "1 1 270px", "min_width": "0"}
+            [self.plan.widget, self.acknowledgement.widget, self.stage.widget, self.queue.widget],
+            layout={"flex": "1 1 270px", "min_width": "0"}
         )
         left.add_class("vidkit-column")
         right.add_class("vidkit-column")
@@ -134,7 +137,8 @@ class LivePanel:
     def refresh(self) -> None:
         """After any change: what the request comes to now, told at the controls and in the plan."""
         with self.lock:
-            outlook = outlook_of(self.params, self._settings, self._session.estimate, self._session.device)
+            settings = settings_or_defaults()  # they may have changed since, above all what was acknowledged
+            outlook = outlook_of(self.params, settings, self._session.estimate, self._session.device)
             self._outlook = outlook
             if outlook.limits is not None:
                 self.form.narrow(outlook.limits)
@@ -146,6 +150,7 @@ class LivePanel:
             self.prompts.tell(self.params, outlook.models, outlook.limits)
             self.models.tell(self.params, outlook.models)
             homeless = self.form.show_problems(problems)
+            self.acknowledgement.show(problems)
             self.plan.show(outlook, self._session.device_problem, homeless)
             blocking = [problem.message for problem in (*problems, *self.form.invalid)]
             if self._session.device_problem is not None:

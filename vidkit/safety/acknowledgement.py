@@ -7,6 +7,7 @@ acknowledged anew.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from textwrap import fill
 from typing import Any, Final
 
 from vidkit.config_file import change_config, config_path, invalid_config
@@ -17,23 +18,33 @@ from vidkit.settings import Settings, load_settings
 #: raised when the text says something else than before
 VERSION: Final = 1
 
-TEXT: Final = """\
-Models that are marked as made for adult pictures, and clips without the safety checker, need this acknowledgement,
-once.
+INTRODUCTION: Final = (
+    "Models that are marked as made for adult pictures, and clips without the safety checker, need this "
+    "acknowledgement, once."
+)
+POINTS: Final = {
+    "Age": "I am of full age where I live, and old enough by its law to make and to see such pictures.",
+    "Responsibility": "I alone am responsible for what I make with vidkit, and for what is done with it by my doing.",
+    "Consent": "I show nobody who can be recognized without that person's consent, least of all naked, in a sexual act "
+    "or in a false light. I show nobody in such pictures who is, or looks, under age.",
+    "Law": "I know the law where I live, and keep to it: what may be made, owned, shown and passed on differs from "
+    "place to place.",
+}
+CLOSE: Final = "Clips still declare that they are AI-generated."
 
-1. Age. I am of full age where I live, and old enough by its law to make and to see such pictures.
-2. Responsibility. I alone am responsible for what I make with vidkit, and for what is done with it by my doing.
-3. Consent. I show nobody who can be recognized without that person's consent, least of all naked, in a sexual act or
-   in a false light. I show nobody in such pictures who is, or looks, under age.
-4. Law. I know the law where I live, and keep to it: what may be made, owned, shown and passed on differs from place to
-   place.
 
-Clips still declare that they are AI-generated."""
+def in_lines() -> str:
+    """All of it, for a terminal."""
+    points = [f"{number}. {title}. {text}" for number, (title, text) in enumerate(POINTS.items(), 1)]
+    wrapped = [fill(point, 100, subsequent_indent="   ") for point in points]
+    return "\n".join([fill(INTRODUCTION, 100), "", *wrapped, "", CLOSE])
+
 
 #: the short of it, in messages
 ABOUT: Final = "of your age, of responsibility for what is made, of consent of those shown, and of local law"
 
 COMMAND: Final = "vidkit acknowledge"
+TEXT: Final = in_lines()
 
 
 def is_acknowledged(settings: Settings) -> bool:
@@ -59,7 +70,7 @@ def require(settings: Settings, what: str, *others: str) -> None:
         f"{what} needs an acknowledgement, given once: {ABOUT}.{again}",
         [
             f"Read it and give it: {COMMAND}",
-            "In Python: vidkit.acknowledge(); in the control panel: the box below this message",
+            "In Python: vidkit.acknowledge(); in the control panel: the box above Run",
             *others,
         ],
     )
