@@ -16,6 +16,7 @@ from vidkit.model_check.request import CheckRequest
 from vidkit.supervisor import OnEvent, Supervisor
 
 PLAIN: Final = "as it fits"
+AGAIN: Final = "the same again"
 LEAN: Final = "low memory"
 
 
@@ -84,10 +85,10 @@ class Checking:
     def _judged(self, maker: Maker, clips: list[Clip]) -> Iterator[Finding]:
         made, usual = self._wanted.found.params, self._wanted.usual
         plain = self._made(maker, clips, PLAIN)
-        again = self._made(maker, clips, "the same again")
+        again = self._made(maker, clips, AGAIN)
         limit = maker.low_memory_limit(plain)
         lean = self._made(maker, clips, LEAN, limit) if limit is not None else None
-        yield self._what_was_made()
+        yield self._what_was_made(clips)
         yield judging.speed(plain, made, usual)
         yield from execution_notes(plain, self._wanted.found.notes)
         yield judging.memory(plain)
@@ -114,18 +115,18 @@ class Checking:
         if self._supervisor.cancelled:
             raise Cancelled
 
-    def _what_was_made(self) -> Finding:
-        params = self._wanted.found.params
+    def _what_was_made(self, clips: Sequence[Clip]) -> Finding:
+        params, made = self._wanted.found.params, [clip.setting for clip in clips]
         conditioning = f" {params.conditioning}" if params.pipeline == "animatediff" else ""
         return ok(
             "clip",
             f"{params.pipeline}{conditioning}: {params.num_frames} frames of {params.width}x{params.height}, "
-            f"{params.num_inference_steps} steps, seed {params.seed}; made three times, at two settings.",
+            f"{params.num_inference_steps} steps, seed {params.seed}; made so: {', '.join(made)}.",
         )
 
     def _so_far(self, clips: Sequence[Clip]) -> Iterator[Finding]:
         if clips:
-            yield self._what_was_made()
+            yield self._what_was_made(clips)
             yield judging.speed(clips[0], self._wanted.found.params, self._wanted.usual)
             yield from map(judging.memory, clips[:1])
 

@@ -107,20 +107,20 @@ def low_memory(clip: Clip, lean: Clip, params: GenerationParams) -> Finding:
     slower = lean.seconds["denoise"] + lean.seconds["decode"]
     slower = slower / max(clip.seconds["denoise"] + clip.seconds["decode"], 1e-6) - 1
     most, share = difference(clip, lean)
-    likeness = psnr(clip, lean)
+    decibels = psnr(clip, lean)
     what = f"{'; '.join(words)}. The frames are "
     data: dict[str, Any] = {
         "measures": lean.plan.to_json(),
         "mostLevels": most,
         "shareOfValues": round(share, 6),
-        "psnr": None if likeness is None else round(likeness, 1),
+        "psnr": None if decibels is None else round(decibels, 1),
         "slower": round(slower, 3),
     }
     time = f"{abs(slower):.0%} {'slower' if slower >= 0 else 'quicker'}"
-    if most == 0:
+    if decibels is None:
         return ok(topic, f"{what}the same, bit for bit; {time}.", **data)
-    told = f"by at most {most} of 255 levels, {share:.3%} of all values ({likeness:.0f} dB)"
-    enough = most <= ROUNDED if lean.plan.dtype == "float32" else (likeness or 0) >= ROUNDED_IN_HALF
+    told = f"by at most {most} of 255 levels, {share:.3%} of all values ({decibels:.0f} dB)"
+    enough = most <= ROUNDED if lean.plan.dtype == "float32" else decibels >= ROUNDED_IN_HALF
     if enough:
         return ok(topic, f"{what}equal up to rounding (off {told}); {time}.", **data)
     return problem(
@@ -132,16 +132,12 @@ def low_memory(clip: Clip, lean: Clip, params: GenerationParams) -> Finding:
 
 
 def difference(one: Clip, other: Clip) -> tuple[int, float]:
-    """The largest difference of a value, in levels, and the share of values that differ."""
-    if one.frames.shape != other.frames.shape:
-        return 255, 1.0
+    """The largest difference of a value, in levels, and the share of values that differ; of clips of one request."""
     off = np.abs(one.frames.astype(np.int16) - other.frames)
     return int(off.max()), float((off > 0).mean())
 
 
 def psnr(one: Clip, other: Clip) -> float | None:
-    """dB, of all frames; None: they are the same, or of another shape."""
-    if one.frames.shape != other.frames.shape:
-        return None
+    """dB, of all frames; None: they are the same."""
     error = float(((one.frames.astype(np.float32) - other.frames) ** 2).mean())
     return None if error == 0 else float(10 * np.log10(255**2 / error))
