@@ -68,7 +68,9 @@ def run_sweep_command(options: argparse.Namespace, output: Output) -> int:
         output.text(plan.table(seconds_per_point=seconds_per_point(root), full=options.full))
         return 0
     os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")  # the kernels that make its clips log as a command does
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is running is stopped and cleared away
+    for name in ("SIGTERM", "SIGBREAK"):  # as Ctrl-C: what is running is stopped and cleared away
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
         summary = run_sweep(
             options.file,

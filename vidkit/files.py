@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from vidkit.errors import CriticalError, Remedy, SetupError
 #: of OSError: the disk, or the user's part of it, is full
 NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+#: seconds: longer than reading one of our small files takes
+PATIENCE: Final = 1.0 if os.name == "nt" else 0.0
 
 #: bytes that must be free where somebody is sent: more than any clip of the bundled models takes
 A_LITTLE: Final = 2**28
@@ -55,10 +58,23 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     finally:
         with suppress(OSError):  # what went wrong is told, not this
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename in one step. On Windows, which refuses that while somebody reads `path`, until the reader is done."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.02)
 
 
 def partial_files(folder: Path, pid: int) -> list[Path]:

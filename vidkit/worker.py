@@ -98,7 +98,9 @@ def main(make: Make = clip) -> None:
     """make: what is done with a request; its response."""
     send, inbox = private_stdout(), Inbox()
     log_to()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent tells us
+    for name in ("SIGINT", "SIGBREAK"):  # Ctrl-C and Ctrl-Break reach the whole process group; the parent tells us
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: inbox.token.cancel())  # as do service managers with theirs
     serve(send, inbox, make)
 

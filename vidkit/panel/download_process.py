@@ -6,7 +6,6 @@ It is a process of its own, so that the kernel itself never goes to the network.
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 import psutil  # type: ignore[import-untyped]  # comes with ipykernel
 
 from vidkit.files import typed_write_errors, written_whole
+from vidkit.panel.on_its_own import ask_to_end, on_its_own
 from vidkit.settings import home
 
 #: seconds after which a download that has ended is forgotten
@@ -78,9 +78,9 @@ class DownloadProcess:
         """Ask it to end; what has come is kept."""
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
+                ask_to_end(self._process.pid)
         elif (other := self._other()) is not None:
-            other.terminate()
+            ask_to_end(other.pid)
 
     def forget(self) -> None:
         """Leave no trace of one that is over; what it has brought stays."""
@@ -116,7 +116,7 @@ def start_download(wanted: str, name: str | None = None) -> DownloadProcess:
         folder.mkdir(parents=True, exist_ok=True)
         with note.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, **on_its_own()
             )
         if process.stdin is not None:
             process.stdin.write(wanted.encode() + b"\n")

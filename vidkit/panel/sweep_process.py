@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import psutil  # type: ignore[import-untyped]  # comes with ipykernel
 from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, InputError
 from vidkit.files import typed_write_errors
 from vidkit.panel.history import subfolders
+from vidkit.panel.on_its_own import ask_to_end, on_its_own
 from vidkit.runs import RunFolder
 from vidkit.runs.folder import FOLDER_NAME, read_failure
 from vidkit.sweep.seeds import PLAN_FILE
@@ -103,7 +103,7 @@ class SweepProcess:
         """
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
+                ask_to_end(self._process.pid)
             return
         for file in self.root.glob(RUNNER_FILES):
             runner = live_runner(file)
@@ -115,9 +115,7 @@ class SweepProcess:
                     f"{self.name} is run by another program (process {runner['pid']} on {runner['host']}).",
                     ["Stop it there"],
                 )
-            # as Ctrl-C to `vidkit sweep`, but heard also by one that a kernel has started: kernels ignore SIGINT while
-            # no cell runs, and what they start then ignores it too
-            os.kill(int(runner["pid"]), signal.SIGTERM)
+            ask_to_end(int(runner["pid"]))
 
 
 def start_sweep(file: Path, root: Path) -> SweepProcess:
@@ -131,7 +129,7 @@ def start_sweep(file: Path, root: Path) -> SweepProcess:
         root.mkdir(parents=True, exist_ok=True)
         with (root / LOG).open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **on_its_own()
             )
     return SweepProcess(root, process)
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psutil  # type: ignore[import-untyped]  # comes with ipykernel
+
 from vidkit.errors import InputError
 from vidkit.paths import local_path
 from vidkit.runs import RunFolder
@@ -143,16 +145,4 @@ def live_runner(file: Path) -> dict[str, Any] | None:
         runner: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return runner if runner["host"] != socket.gethostname() or is_alive(int(runner["pid"])) else None
-
-
-def is_alive(pid: int) -> bool:
-    if os.name == "nt":  # os.kill would end it; a runner that was killed there is taken for alive
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return runner if runner["host"] != socket.gethostname() or psutil.pid_exists(int(runner["pid"])) else None
