@@ -225,6 +225,28 @@ def test_a_name_of_the_catalogue_fetches_its_files(server: ModelServer, settings
     assert any("SD 1.5 base model" in note for note in done.notes)
 
 
+@pytest.mark.parametrize("pickled", [True, False])
+def test_the_safety_checker_comes_in_whatever_form_its_repository_has_it(
+    server: ModelServer, settings: Settings, tmp_path: Path, pickled: bool
+) -> None:
+    import numpy as np
+    from safety_checkers import save_checker, with_published_keys
+
+    from vidkit.safety.checker import Checker
+    from vidkit.safety.screening import installed_checker
+
+    red, black = np.full((32, 32, 3), (230, 20, 10), np.uint8), np.zeros((32, 32, 3), np.uint8)
+    folder = with_published_keys(save_checker(tmp_path / "published", red, [black]), pickled=pickled)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    server.repositories["CompVis/stable-diffusion-safety-checker"] = Repository({**files, "README.md": b"# read me"})
+    assert installed_checker(settings) is None
+    done = download("safety-checker", settings)
+    assert done.inspection.kind == "safety checker"
+    found = installed_checker(settings)
+    assert found is not None and found.samefile(done.path)
+    assert Checker(found).flagged([black, red]) == [1]
+
+
 def test_an_interrupted_file_of_the_hub_goes_on_where_it_stopped(
     server: ModelServer, adapter_repository: Repository, settings: Settings
 ) -> None:
