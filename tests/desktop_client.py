@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,16 +153,17 @@ class Outcome:
 class DesktopClient:
     """One request: `PythonBackend.GenerateVideoAsync`. Standard input is what the client's own is."""
 
-    def __init__(self, params: Mapping[str, Any] | list[str], *, reads_stderr: bool = True, **more: Any) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], *, reads_stderr: bool = True, through: Sequence[str] = (), **more: Any
+    ) -> None:
         """
         Args:
-            params: the request, or the arguments instead.
-            reads_stderr: a client that does not only reads when the process has ended.
+            reads_stderr: False leaves it to the test.
+            through: a command that runs the rest of the command line.
             more: of `subprocess.Popen`.
         """
-        arguments = params if isinstance(params, list) else arrived(params)
         self.process = subprocess.Popen(
-            [sys.executable, str(GENERATE_SCRIPT), *arguments],
+            [*through, sys.executable, str(GENERATE_SCRIPT), *arrived(params)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             **{"cwd": GENERATE_SCRIPT.parent, **more},
@@ -186,7 +187,7 @@ class DesktopClient:
                 if text:
                     self.log.append(text)
 
-    def finish(self, timeout: float = 120) -> Outcome:
+    def finish(self, timeout: float = 240) -> Outcome:
         """`ReadToEndAsync`, then `WaitForExitAsync`."""
         assert self.process.stdout is not None
         timer = threading.Timer(timeout, self.process.kill)
@@ -199,9 +200,6 @@ class DesktopClient:
         if self._reader.ident is not None:
             self._reader.join(10)
         return Outcome(code, output.decode(), self.progress, self.log)
-
-    def wait_for_progress(self, percent: int) -> None:
-        wait_for(lambda: any(update["progress"] >= percent for update in list(self.progress)), seconds=90)
 
     def kill(self) -> None:
         """`Process.Kill()`: this process alone, which can do nothing about it any more."""
