@@ -100,9 +100,10 @@ def fit_image(image: Image.Image, width: int, height: int, fit: Fit = "crop") ->
     """
     if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         limits = f"sides of 1 to {MAX_SIDE:,} and at most {MAX_PIXELS:,} pixels"
-        raise InputError("invalid_size", f"A picture cannot be fitted to {width}x{height}.", [f"Choose {limits}"])
+        told = f"A picture cannot be fitted to {width}x{height}; choose {limits}."
+        raise InputError("invalid_size", told, [f"Choose {limits}"])
     if fit not in get_args(Fit):
-        raise InputError("invalid_value", f"fit is {fit!r}.", [f"Choose one of {', '.join(get_args(Fit))}"])
+        raise InputError("invalid_value", f"fit is {fit!r}; choose one of {', '.join(get_args(Fit))}.", ["Use crop"])
     _check_size(image, "The image")
     image = _to_rgb(image)
     if image.size == (width, height):
@@ -158,7 +159,7 @@ def _decode(file: BinaryIO, name: str, formats: tuple[str, ...]) -> Image.Image:
 def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise InputError("invalid_image", f"{name} has no pixels ({width}x{height}).", ["Choose another picture"])
+        raise InputError("invalid_image", f"{name} has no pixels ({width}x{height}); choose another.", [_GIVE])
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         limits = f"{MAX_PIXELS:,} in all and {MAX_SIDE:,} a side"
         message = f"{name} has {width:,}x{height:,} pixels, more than {limits}; make it smaller."
