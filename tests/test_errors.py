@@ -1,4 +1,4 @@
-"""The error tree, and that the README tells of it what holds."""
+"""The error tree, and that the documentation tells of it what holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from vidkit.errors import CODES, EXIT_CODES, Cancelled, Category, CriticalError, GenerationError, InputError, SetupError
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+REQUEST_PAGE = (Path(__file__).parent.parent / "docs" / "request.md").read_text(encoding="utf-8")
 
 
 def test_an_error_is_one_json_document_with_the_keys_of_the_protocol() -> None:
@@ -47,8 +47,8 @@ def test_errors_survive_pickling() -> None:
 
 
 @pytest.mark.parametrize("category", CODES)
-def test_the_readme_names_every_category_with_its_exit_code_and_no_code_of_another(category: Category) -> None:
-    """All codes are in docs/troubleshooting.md (test_troubleshooting.py)."""
-    row = next(line for line in README.splitlines() if line.strip().startswith(f"| `{category}` | "))
+def test_the_pages_tell_every_categorys_exit_code(category: Category) -> None:
+    """All codes are on the page of troubles (test_troubleshooting.py)."""
+    row = next(line for line in REQUEST_PAGE.splitlines() if line.strip().startswith(f"| `{category}` | "))
     assert set(re.findall(r"`(\w+)`", row)) <= {category, *CODES[category]}
     assert f"| {EXIT_CODES[category]}" in row
