@@ -10,16 +10,18 @@ from typing import Any, Final
 from pydantic_core import to_jsonable_python
 
 from vidkit.cli_output import Output
-from vidkit.config_file import change_config, config_path, read_config
+from vidkit.config_file import change_config, config_path, put, read_config, take_out, value_at
 from vidkit.errors import EXIT_CODES, InputError
 from vidkit.files import typed_write_errors
-from vidkit.settings import Look, all_settings, look
+from vidkit.settings import Settings, all_settings, look
+from vidkit.settings_look import Look
 from vidkit.settings_schema import Entry, nearest
 
 PRECEDENCE: Final = (
     "What is set in the environment comes first, then what is in config.json, then the default. config.json lies in "
     "the data folder (VIDKIT_HOME); `vidkit config KEY VALUE` writes it, and keeps what it does not know. A file that "
-    "cannot be read is reported and never overwritten. What a request itself says comes before all but the limits."
+    "cannot be read is reported and never overwritten. What a request says itself comes before the settings, but for "
+    "limits, allowedFolders and safety, which hold for every request."
 )
 ABSENT: Final = object()
 
@@ -76,7 +78,7 @@ def show_all(options: argparse.Namespace, output: Output, above: str) -> int:
     return EXIT_CODES["system"] if seen.problems else 0
 
 
-def lines(rows: list[dict[str, Any]], seen: Look) -> Iterator[str]:
+def lines(rows: list[dict[str, Any]], seen: Look[Settings]) -> Iterator[str]:
     """For a person."""
     wide = max(len(row["key"]) for row in rows)
     yield f"Settings: {config_path()}"
@@ -108,7 +110,7 @@ def show_one(key: str, options: argparse.Namespace, output: Output, *, written: 
     return EXIT_CODES["system"] if problem is not None else 0
 
 
-def described(entry: Entry, seen: Look, inside: str = "") -> dict[str, Any]:
+def described(entry: Entry, seen: Look[Settings], inside: str = "") -> dict[str, Any]:
     """A setting as JSON. inside: the key in its value that is meant."""
     value = value_in(entry, seen)
     origin = seen.origins.get(entry.key, "default")
@@ -124,7 +126,7 @@ def described(entry: Entry, seen: Look, inside: str = "") -> dict[str, Any]:
     }
 
 
-def value_in(entry: Entry, seen: Look) -> Any:
+def value_in(entry: Entry, seen: Look[Settings]) -> Any:
     """As it holds; where something is wrong, as it was given."""
     if seen.settings is None:
         return seen.given.get(entry.key, entry.default)
@@ -244,30 +246,3 @@ def check_changeable(entry: Entry) -> None:
             f"{entry.key} is set by the environment alone.",
             [f"Set the environment variable {entry.variable}"],
         )
-
-
-def value_at(content: Any, key: str, otherwise: Any = None) -> Any:
-    for name in key.split("."):
-        content = content.get(name, otherwise) if isinstance(content, dict) else otherwise
-    return content
-
-
-def put(content: dict[str, Any], key: str, value: Any) -> None:
-    *above, last = key.split(".")
-    for name in above:
-        content = content.setdefault(name, {})
-        if not isinstance(content, dict):
-            raise InputError(
-                "invalid_request",
-                f"{name} is {content!r} in {config_path()}, which can hold no settings.",
-                [f"vidkit config --unset {name}"],
-            )
-    content[last] = value
-
-
-def take_out(content: dict[str, Any], key: str) -> None:
-    name, _, below = key.partition(".")
-    if below and isinstance(content.get(name), dict):
-        take_out(content[name], below)
-    if not below or content.get(name) == {}:
-        content.pop(name, None)

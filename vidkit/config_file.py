@@ -74,3 +74,33 @@ def invalid_config(path: Path, reason: str) -> SetupError:
     return SetupError(
         "invalid_config", f"The settings file {path} cannot be read: {reason}.", [f"Mend or move away {path}"]
     )
+
+
+# --- a key with dots in the content
+
+
+def value_at(content: Any, key: str, otherwise: Any = None) -> Any:
+    for name in key.split("."):
+        content = content.get(name, otherwise) if isinstance(content, dict) else otherwise
+    return content
+
+
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    *above, last = key.split(".")
+    for name in above:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise InputError(
+                "invalid_request",
+                f"{name} is {content!r} in {config_path()}, which can hold no settings.",
+                [f"vidkit config --unset {name}"],
+            )
+    content[last] = value
+
+
+def take_out(content: dict[str, Any], key: str) -> None:
+    name, _, below = key.partition(".")
+    if below and isinstance(content.get(name), dict):
+        take_out(content[name], below)
+    if not below or content.get(name) == {}:
+        content.pop(name, None)

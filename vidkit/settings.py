@@ -6,27 +6,23 @@ pictures/, cache/ and config.json. All settings stand in `Settings`, one line ea
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vidkit.config_file import config_path, home, read_config, update_settings
 from vidkit.errors import SetupError, VidkitError
 from vidkit.limits import ResourceLimits
 from vidkit.params import PipelineName
 from vidkit.paths import local_path
-from vidkit.settings_schema import Entry, LowerCase, Part, PlainNumber, UpperCase, entries, part_in, setting
+from vidkit.settings_look import IN_FILE, Look, entries_of, look_at
+from vidkit.settings_schema import Entry, LowerCase, Part, PlainNumber, UpperCase, setting
 
 __all__ = ["Settings", "config_path", "home", "load_settings", "settings_or_defaults", "update_settings"]
-
-#: where a value comes from that is in the file
-IN_FILE: Final = "config.json"
 
 
 def folder(given: Any) -> Any:
@@ -116,12 +112,6 @@ class Settings(Part):
         "VIDKIT_DEVICE_LOCK",
         in_file=False,
     )
-    drives: str = setting(
-        "",
-        "Where Windows' drives are mounted in Linux; else as the mount table says.",
-        "VIDKIT_DRIVES",
-        in_file=False,
-    )
     panel_mode: str = setting(
         "", "The control panel: live, foreground or static; else as the notebook allows.", "VIDKIT_PANEL", in_file=False
     )
@@ -187,95 +177,16 @@ def settings_or_defaults() -> Settings:
         return Settings()
 
 
-@functools.cache
 def all_settings() -> tuple[Entry, ...]:
-    return tuple(entries(Settings))
+    return entries_of(Settings)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What environment and config.json say.
-
-    given: the values as they stand there, by key. origins: by key, the variable or `IN_FILE`; what is at its default is
-    not in it. problems: by key, in words. unknown: the file's keys that are no setting. settings: None where there are
-    problems.
-    """
-
-    given: Mapping[str, Any]
-    origins: Mapping[str, str]
-    problems: Mapping[str, str]
-    unknown: tuple[str, ...]
-    settings: Settings | None
+def look(content: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Look[Settings]:
+    """The settings with this content of config.json, and what is wrong in it."""
+    return look_at(Settings, content, environment)
 
 
-def look(content: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Look:
-    """The settings with this content of config.json."""
-    in_file, unknown, problems = sorted_out(content)
-    given, origins = {}, {}
-    for entry in all_settings():
-        if entry.variable and (text := environment.get(entry.variable)):
-            given[entry.key], origins[entry.key] = entry.from_text(text), entry.variable
-        elif entry.key in in_file:
-            given[entry.key], origins[entry.key] = in_file[entry.key], IN_FILE
-    settings = None
-    try:
-        settings = Settings.model_validate(nested(given))
-    except ValidationError as error:
-        problems |= dict(problems_in(error, origins))
-    return Look(given, origins, problems, tuple(unknown), None if problems else settings)
-
-
-def sorted_out(
-    content: Mapping[str, Any], part: type[Part] = Settings, above: str = ""
-) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """The file's settings by key, its keys that are none, and problems by key."""
-    known, unknown, problems = {}, [], {}
-    fields = {field.alias or name: field for name, field in part.model_fields.items()}
-    writable = {entry.key for entry in all_settings() if entry.in_file}
-    for name, value in content.items():
-        key, inner = above + name, part_in(fields[name]) if name in fields else None
-        if inner is None and key in writable:
-            known[key] = value
-        elif inner is None and part.model_config.get("extra") == "forbid":
-            problems[key] = f"{above.rstrip('.')} has {name!r}; there are {', '.join(fields)}"
-        elif inner is None:
-            unknown.append(key)
-        elif not isinstance(value, dict):
-            problems[key] = f"{key} is {value!r}, not a JSON object"
-        else:
-            below = sorted_out(value, inner, f"{key}.")
-            known, unknown, problems = known | below[0], unknown + below[1], problems | below[2]
-    return known, unknown, problems
-
-
-def nested(by_key: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"limits.time": 3}` as `{"limits": {"time": 3}}`."""
-    whole: dict[str, Any] = {}
-    for key, value in by_key.items():
-        *above, last = key.split(".")
-        place = whole
-        for name in above:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return whole
-
-
-def problems_in(error: ValidationError, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """By key, what is wrong, in words."""
-    for one in error.errors():
-        place = ".".join(map(str, one["loc"]))
-        entry = next(entry for entry in all_settings() if f"{place}.".startswith(f"{entry.key}."))
-        origin, value, reason = origins[entry.key], repr(one["input"]), one["msg"].removeprefix("Input should be ")
-        name = place if origin == IN_FILE else origin
-        if one["loc"][-1] == "[key]":
-            yield entry.key, f"{entry.key} has {value}, not {reason}"
-        elif one["type"] == "value_error":
-            yield entry.key, f"{name} is {value}: {reason.removeprefix('Value error, ')}"
-        else:
-            yield entry.key, f"{name} is {value}, not {entry.values if place == entry.key else reason}"
-
-
-def wrong_setting(found: Look) -> SetupError:
+def wrong_setting(found: Look[Settings]) -> SetupError:
     """The first of the problems, and how to mend it."""
     key, problem = next(iter(found.problems.items()))
     variable = found.origins.get(key, IN_FILE)

@@ -76,7 +76,7 @@ class Entry:
     path: tuple[str, ...]
     field: FieldInfo
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """As it is called in config.json: `limits.time`."""
         return ".".join(to_camel(name) for name in self.path)
