@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,9 @@ OFFLINE: Final = {"HF_HUB_OFFLINE": "1", **NO_TELEMETRY, "PYTHONUTF8": "1"}
 #: The worker sees the modules that we see. `python -m` would look into the current folder first, and a picture folder
 #: with a json.py in it would run that.
 WORKER: Final = "import importlib, sys; sys.path[:] = sys.argv[2:]; importlib.import_module(sys.argv[1]).main()"
+
+#: of a process: Ctrl-C in the console is not for it
+DEAF_ON_WINDOWS: Final = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -108,16 +112,18 @@ class Supervisor:
     def _running(self, on_event: OnEvent) -> subprocess.Popen[str]:
         if self._worker is None or self._worker.poll() is not None:
             self._memory_kills = memory_kills()
-            self._worker = subprocess.Popen(
-                [sys.executable, "-P", "-c", WORKER, self._module, *sys.path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env={**os.environ, **OFFLINE},
-            )
+            with interrupts_held_back():
+                self._worker = subprocess.Popen(
+                    [sys.executable, "-P", "-c", WORKER, self._module, *sys.path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    env={**os.environ, **OFFLINE},
+                    creationflags=DEAF_ON_WINDOWS,
+                )
             self._relay = threading.Thread(target=relay, args=(self._worker, on_event), daemon=True)
             self._relay.start()
         return self._worker
@@ -177,6 +183,22 @@ class Watch:
     def _end(self) -> None:
         self.has_ended_it = True
         self._worker.kill()
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """A process that is started here never hears Ctrl-C, not even while it starts; we hear it at the end of the block.
+
+    It reaches all processes of a terminal, and to cancel is ours.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def events(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
