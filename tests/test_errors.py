@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import re
@@ -11,6 +12,7 @@ import pytest
 
 from vidkit.errors import CODES, EXIT_CODES, Cancelled, Category, CriticalError, GenerationError, InputError, SetupError
 
+PACKAGE = Path(__file__).parent.parent / "vidkit"
 REQUEST_PAGE = (Path(__file__).parent.parent / "docs" / "request.md").read_text(encoding="utf-8")
 
 
@@ -52,3 +54,17 @@ def test_the_pages_tell_every_categorys_exit_code(category: Category) -> None:
     row = next(line for line in REQUEST_PAGE.splitlines() if line.strip().startswith(f"| `{category}` | "))
     assert set(re.findall(r"`(\w+)`", row)) <= {category, *CODES[category]}
     assert f"| {EXIT_CODES[category]}" in row
+
+
+def test_every_error_says_what_to_do() -> None:
+    """No error is raised without a suggestion."""
+    kinds = {kind.__name__ for kind in (InputError, SetupError, GenerationError, CriticalError)}
+    bare = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:
+                named = [keyword.value for keyword in call.keywords if keyword.arg == "suggestions"]
+                given = [*call.args[2:3], *named]
+                if not given or (isinstance(given[0], ast.List | ast.Tuple) and not given[0].elts):
+                    bare.append(f"{file.name}:{call.lineno}")
+    assert bare == []

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from vidkit.errors import InputError
 from vidkit.json_request import no_request, parse_json
+from vidkit.near_paths import near_paths
 from vidkit.params import GenerationParams, canonical_name, choices_of, how_to_set, plain_type
 from vidkit.paths import local_path
 
@@ -119,7 +120,7 @@ def request_file(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError("invalid_request", f"{path} cannot be read: {error}.", ["Check the file's path"]) from error
+        raise InputError("invalid_request", f"{path} cannot be read: {error}.", near_paths(path)) from error
     return parse_yaml(content, path) if path.suffix.lower() in (".yaml", ".yml") else parse_json(content, str(path))
 
 

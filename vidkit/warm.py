@@ -18,6 +18,7 @@ from vidkit.errors import SetupError
 from vidkit.failures import typed_failure
 from vidkit.libraries import quiet
 from vidkit.memory import room_beside
+from vidkit.models.files.file_format import examine
 from vidkit.models.loading.components import Part, load_parts
 from vidkit.models.loading.reading import OnRead
 from vidkit.models.loading.tensors import move
@@ -191,5 +192,8 @@ def unloadable(job: Job, error: Exception) -> SetupError:
     return SetupError(
         "invalid_model",
         f"{names} does not load; a file may be missing, incomplete or damaged: {reason}",
-        ["Fetch the model again", "Check that its parts belong together (Stable Diffusion 1.5 for animatediff)"],
+        [
+            examine(*(model.path for model in job.models.values())),
+            "Check that its parts belong together (Stable Diffusion 1.5 for animatediff)",
+        ],
     )

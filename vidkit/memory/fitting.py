@@ -11,6 +11,7 @@ from vidkit.errors import SetupError
 from vidkit.memory.free import free_device_memory, free_host_memory
 from vidkit.memory.measures import exact_plans, leanest_plans
 from vidkit.memory.prediction import PHASES, TOLERANCE, Prediction, predict
+from vidkit.models.files.file_format import examine
 from vidkit.params import GenerationParams
 from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
@@ -92,7 +93,7 @@ class Case:
             raise SetupError(
                 "invalid_model",
                 f"The memory for {names} cannot be told from the models' configurations: {error!r}.",
-                ["Fetch the model again", "Check that its parts belong together"],
+                [examine(*(model.path for model in self.models.values())), "Check that its parts belong together"],
             ) from error
 
     def quickest(self, changes: Changes | None = None) -> Plan | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -19,6 +20,9 @@ from vidkit.models.registry import FILE_NAME, Entry, find_registered, registered
 from vidkit.params import Conditioning, GenerationParams, canonical_names, plain_type
 from vidkit.paths import is_windows_path, local_path
 from vidkit.settings import Settings
+
+#: models of the models folder that are looked at for one of the right kind
+LOOKED_AT: Final = 20
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
 BUNDLED_PREFIX: Final = "bundled:"
@@ -90,17 +94,38 @@ def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> 
     Raises:
         SetupError: `model_not_found` (nothing there) or `invalid_model` (something else there); and as `find`.
     """
-    path = find(wanted, settings, role)
-    model = describe(path)
     kinds = list(kinds)
+    try:
+        path = find(wanted, settings, role)
+    except SetupError as error:
+        if error.code == "model_not_found":
+            error.suggestions += would_do(settings, kinds, parameter_of(role))
+        raise
+    model = describe(path)
     if model.kind not in kinds:
         raise SetupError(
             "invalid_model",
             f"{path} is no {role} for this request: it is a {model.kind}, wanted is {' or '.join(kinds)}.",
-            [f"Set the {role} to a {kinds[0]}", "Choose the pipeline that fits the model"],
+            [*would_do(settings, kinds, parameter_of(role)), f"Or choose the pipeline that uses a {model.kind}"],
             [role.replace(" ", "_")],
         )
     return model
+
+
+def would_do(settings: Settings, kinds: Collection[str], parameter: str) -> list[str]:
+    """Models that are here and of the kind that is wanted, three at most, the user's own first."""
+    own = itertools.islice(candidates(settings.models), LOOKED_AT)
+    bundled = ((BUNDLED_PREFIX + folder.name, folder) for folder in sorted(BUNDLED_FOLDER.iterdir()))
+    fitting = (name for name, path in itertools.chain(own, bundled) if kind_of(path) in kinds)
+    return [Remedy(f"Use {name}, which is here", **{parameter: name}) for name in itertools.islice(fitting, 3)]
+
+
+def kind_of(path: Path) -> str | None:
+    """None for what is no model, or a broken one."""
+    try:
+        return describe(path).kind
+    except SetupError:
+        return None
 
 
 def find(wanted: str, settings: Settings, role: str) -> Path:
@@ -177,13 +202,12 @@ def not_found(wanted: str, settings: Settings, role: str, entry: Entry | None) -
         known = bundled if wanted.startswith(BUNDLED_PREFIX) else [*bundled, *known_names(settings)]
         near = difflib.get_close_matches(wanted[:200], known, n=2)
         remedies = [Remedy(f"Did you mean {name}?", **({parameter: name} if takes_name else {})) for name in near]
-        remedies.append(f"Check the path of the {role}")
+        if not near:
+            remedies.append(f"Check the path of the {role}; vidkit models list shows what is here")
     published = find_published(wanted)
     if published is not None:
         remedies.insert(0, f"Fetch it: vidkit models download {published.name}")
     remedies.append(f"Put the model into {settings.models}")
-    if bundled:
-        remedies.append(f"Use a bundled model: {', '.join(bundled)}")
     return SetupError("model_not_found", told, remedies, [parameter])
 
 
@@ -247,10 +271,16 @@ def picture_path(wanted: str, parameter: str = "image_path") -> Path:
     """`example:NAME` is a picture that ships with vidkit; all else is a path.
 
     Raises:
-        InputError: `image_not_found` for an unknown example; `invalid_value`, for what can be no path here.
+        InputError: `image_not_found` for an unknown example, and for what no file can be called; `invalid_value`, for
+            a path of Windows that leads nowhere here.
     """
     if not wanted.startswith("example:"):
-        return local_path(wanted, [parameter])
+        try:
+            return local_path(wanted, [parameter])
+        except InputError as error:
+            if is_windows_path(wanted):
+                raise
+            raise InputError("image_not_found", error.message, error.suggestions, [parameter]) from error
     folder = Path(__file__).parent.parent / "examples"
     name = wanted.removeprefix("example:")
     matches = [file for file in sorted(folder.iterdir()) if name in (file.name, file.stem)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vidkit.errors import SetupError
+from vidkit.models.files.file_format import examine
 
 Component = Literal["unet", "text_encoder"]
 
@@ -138,6 +139,4 @@ def not_a_lora(path: Path, key: str) -> SetupError:
 
 
 def broken(path: Path, problem: str) -> SetupError:
-    return SetupError(
-        "invalid_model", f"{path} is no LoRA that can be applied: {problem}.", ["Fetch the file again"], ["loras"]
-    )
+    return SetupError("invalid_model", f"{path} is no LoRA that can be applied: {problem}.", [examine(path)], ["loras"])

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,7 +133,10 @@ def unregister(settings: Settings, wanted: str) -> Entry:
             raise SetupError(
                 "model_not_found",
                 f"The registry {file} has no model {wanted[:200]!r}.",
-                ["See vidkit models list for the names"],
+                [
+                    *(f"Did you mean {name}?" for name in get_close_matches(wanted, [one.name for one in entries], 2)),
+                    "See vidkit models list for the names",
+                ],
             )
         take(content, found[0], file)
         return found[0]

@@ -23,6 +23,7 @@ import anywidget
 
 from vidkit.container import probe
 from vidkit.errors import InputError
+from vidkit.near_paths import near_paths
 from vidkit.panel.subshells import answer_while_busy
 from vidkit.params import GenerationParams, group_of
 
@@ -131,7 +132,7 @@ def _bytes_of(source: bytes | Path) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise InputError(
-            "clip_not_found", f"The clip {source} cannot be read: {error.strerror}.", ["Check the path"]
+            "clip_not_found", f"The clip {source} cannot be read: {error.strerror}.", near_paths(source)
         ) from error
 
 

@@ -12,6 +12,7 @@ from vidkit.lora_list import LORAS, quoted_name
 from vidkit.models.checkpoints.findings import Kind
 from vidkit.models.compatibility import why_not_together, with_article
 from vidkit.models.entries import register_model
+from vidkit.models.files.file_format import examine
 from vidkit.models.files.folder_safety import check_folder
 from vidkit.models.inspection import Inspection, inspect
 from vidkit.models.listing import Listed, Origin, in_models_folder, listed_models
@@ -20,6 +21,7 @@ from vidkit.models.loading.single_file import SVD, check_pipeline_file
 from vidkit.models.locate import Model, describe, locate_base, place_of
 from vidkit.models.loras import describe_lora
 from vidkit.models.registry import FILE_NAME, registry_file
+from vidkit.near_paths import near_paths
 from vidkit.params import GenerationParams, is_used
 from vidkit.paths import local_path
 from vidkit.pipelines import FAMILIES
@@ -108,9 +110,10 @@ def usable(role: str, path: Path, inspection: Inspection) -> Model:
     elif role == "base_model":
         check_pipeline_file(inspection)
     if role == "base_model" and model.kind not in (SVD, *BASE_KINDS):
-        raise SetupError("invalid_model", f"{path} is made for {model.kind}, which vidkit has no use for.")
+        told = f"{path} is made for {model.kind}, which vidkit has no use for."
+        raise SetupError("invalid_model", told, [f"Choose a {SVD}, or a base for animatediff"])
     if lacks := inspection.details.get("lacks"):
-        raise SetupError("invalid_model", f"{path} lacks {', '.join(lacks)}.", ["Fetch the model again"])
+        raise SetupError("invalid_model", f"{path} lacks {', '.join(lacks)}.", [examine(path)])
     return model
 
 
@@ -130,7 +133,9 @@ def add_model(written: str, settings: Settings) -> Found:
     except OSError:  # names that no file system takes
         is_there = False
     if not is_there:
-        raise SetupError("model_not_found", f"There is nothing at {written.strip()[:200]!r}.", ["Check the path"])
+        raise SetupError(
+            "model_not_found", f"There is nothing at {written.strip()[:200]!r}.", near_paths(Path(written.strip()))
+        )
     found = look_at(str(path), path)
     if found.problem is not None:
         raise SetupError("invalid_model", found.problem, ["Give a model that vidkit uses"])

@@ -151,7 +151,8 @@ class Tries:
                 await self._once()
                 return
             except httpx.InvalidURL as error:
-                raise InputError("invalid_value", f"{self._order.what} has no valid address: {error}.") from error
+                told = f"{self._order.what} has no valid address: {error}."
+                raise InputError("invalid_value", told, ["Copy the address from the model's page again"]) from error
             except (httpx.TransportError, Broken) as error:
                 failures = 0 if self._part.size > most else failures + 1
                 most = max(most, self._part.size)

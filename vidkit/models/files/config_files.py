@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vidkit.errors import SetupError
+from vidkit.models.files.file_format import examine
 from vidkit.models.files.file_identity import RememberedByFile
 from vidkit.models.files.folder_safety import MAX_CONFIG_BYTES
 
@@ -32,4 +33,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def invalid_config(path: Path, reason: str) -> SetupError:
-    return SetupError("invalid_model", f"The model's file {path} cannot be read: {reason}.", ["Fetch the model again"])
+    return SetupError("invalid_model", f"The model's file {path} cannot be read: {reason}.", [examine(path.parent)])

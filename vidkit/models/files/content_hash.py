@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from vidkit.errors import SetupError
+from vidkit.models.files.file_format import examine
 from vidkit.models.files.file_identity import FileIdentity, RememberedByFile, identity_of
 from vidkit.settings import Settings
 
@@ -161,5 +162,5 @@ def unreadable(error: OSError) -> SetupError:
     return SetupError(
         "invalid_model",
         f"The model's file {error.filename} cannot be read: {error.strerror or error}.",
-        ["Check the file and its permissions", "Fetch the model again"],
+        ["Let this user read it", examine(error.filename)],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Final, Literal
 
@@ -102,6 +103,11 @@ def _is_old_tar(start: bytes) -> bool:
     if len(start) < 512 or not re.fullmatch(rb"[0-7]{1,7}", field):
         return False
     return int(field, 8) == sum(start[:148]) + sum(start[156:512]) + 8 * 32
+
+
+def examine(*models: object) -> str:
+    """How to find out what of some models, by path or name, is damaged."""
+    return f"See what is damaged, and fetch that again: vidkit models verify {shlex.join(map(str, models))}"
 
 
 def invalid(path: Path, problem: str, remedy: str) -> SetupError:

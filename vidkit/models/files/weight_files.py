@@ -28,7 +28,10 @@ def weight_files(folder: Path, part: str, dtype: str) -> list[Path]:
         raise SetupError(
             "invalid_model",
             f"{folder / part} has no weights in safetensors format; the download may be incomplete.",
-            ["Fetch the model again, in safetensors format"],
+            [
+                "Fetch it again, in safetensors format",
+                f"Where it has pickles: vidkit models convert {folder / part}/FILE",
+            ],
             ["base_model"],
         )
     variant = {file for file, match in found.items() if match["early"] or match["late"]}
