@@ -148,6 +148,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:
     return value
 
 
+def together(processes: list[subprocess.Popen[str]]) -> None:
+    """Processes that said a line, and wait for one, go on at once."""
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        process.stdout.close()
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

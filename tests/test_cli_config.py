@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import together
 
 from vidkit.cli import main
 from vidkit.errors import EXIT_CODES
@@ -172,19 +173,29 @@ def test_a_folder_that_may_not_be_written_to(vidkit_home: Path, tmp_path: Path) 
     assert json.loads(done.stdout)["code"] in ("output_not_writable", "invalid_config")
 
 
+TURNS = """
+import sys
+from vidkit.cli_config import change
+from vidkit.config_file import read_config, value_at
+print(flush=True)
+sys.stdin.readline()
+for n in range(1, 31):
+    for key, text in ((sys.argv[1], str(n)), (f"defaultModels.{sys.argv[2]}", f"m{n}")):
+        change(key, text)
+        assert str(value_at(read_config(), key)).removesuffix(".0") == text  # nobody else changes this one
+"""
+
+
 def test_two_at_once_lose_nothing(vidkit_home: Path) -> None:
-    code = (
-        "import sys; from vidkit.cli_config import change\n"
-        "for n in range(1, 16): change(sys.argv[1], str(n)); change(f'defaultModels.{sys.argv[2]}', f'm{n}')"
-    )
     both = [
-        subprocess.Popen([sys.executable, "-c", code, *words])
+        subprocess.Popen([sys.executable, "-c", TURNS, *words], stdin=-1, stdout=-1, text=True)
         for words in (("limits.time", "svd"), ("limits.frames", "animatediff"))
     ]
+    together(both)
     assert [process.wait() for process in both] == [0, 0]
     assert json.loads((vidkit_home / "config.json").read_text()) == {
-        "limits": {"time": 15.0, "frames": 15},
-        "defaultModels": {"svd": "m15", "animatediff": "m15"},
+        "limits": {"time": 30.0, "frames": 30},
+        "defaultModels": {"svd": "m30", "animatediff": "m30"},
     }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import environment, run
+from command_line import environment, run, together
 
 import vidkit
 from vidkit import log_file, logs
@@ -137,6 +137,18 @@ vidkit.generate({SMALL!r})
     assert str(Path(vidkit.__file__).parent) not in text
 
 
+def test_the_console_tells_all_of_a_traceback_and_the_file_no_folders(
+    vidkit_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to()
+    try:
+        raise RuntimeError("no /home/me/clients/face.png")
+    except RuntimeError:
+        logger.exception("a defect")
+    assert "RuntimeError: no /home/me/clients/face.png" in capsys.readouterr().err
+    assert log_of(vidkit_home)[-1] == "RuntimeError: no [folder]/face.png"
+
+
 def test_stopped_is_no_error(vidkit_home: Path) -> None:
     log_to()
     token = vidkit.CancelToken()
@@ -188,17 +200,33 @@ def test_the_setting_everywhere_is_for_programs_that_do_not_ask(vidkit_home: Pat
         assert (vidkit_home / "logs" / "generation.log").exists() is told
 
 
+def test_the_panel_and_the_kernels_of_sweeps_are_the_application(vidkit_home: Path) -> None:
+    code = """
+import logging, os, vidkit
+from vidkit.cli import main
+vidkit.ControlPanel(mode="live").close()
+logging.getLogger("vidkit").info("seen")
+main(["sweep", "nowhere.yaml"])  # its kernels inherit the environment
+print(os.environ["VIDKIT_LOG_EVERYWHERE"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(vidkit_home), capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "1", done.stderr
+    assert any(line.endswith("] seen") for line in log_of(vidkit_home))
+
+
 # --- the file
 
 
 WRITER = """
 import logging, sys, vidkit
 from vidkit.log_file import SharedLogFile
-handler = SharedLogFile(sys.argv[1], 20_000, 50)
+handler = SharedLogFile(sys.argv[1], 2_000, 100)
 handler.setFormatter(logging.Formatter("%(message)s"))
 logger = logging.getLogger("vidkit")
 logger.addHandler(handler)
 logger.setLevel("INFO")
+print(flush=True)
+sys.stdin.readline()  # all begin at once
 for number in range(200):
     logger.info("%s %03d %s", sys.argv[2], number, "x" * 100)
 """
@@ -206,10 +234,14 @@ for number in range(200):
 
 def test_several_processes_write_and_rotate_one_file(tmp_path: Path) -> None:
     file = tmp_path / "shared.log"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), name]) for name in "abc"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(file), name], stdin=-1, stdout=-1, text=True)
+        for name in "abc"
+    ]
+    together(writers)
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     files = sorted(tmp_path.glob("shared.log*"), key=lambda path: int(path.suffix[1:]) if path.suffix != ".log" else 0)
-    assert len(files) >= 3 and all(path.stat().st_size <= 20_000 for path in files)
+    assert len(files) >= 3 and all(path.stat().st_size <= 2_000 for path in files)
     lines = [line for path in reversed(files) for line in path.read_text().splitlines()]
     for name in "abc":
         assert [line for line in lines if line.startswith(name)] == [f"{name} {n:03d} {'x' * 100}" for n in range(200)]
