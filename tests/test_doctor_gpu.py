@@ -267,7 +267,10 @@ def test_what_libraries_print_is_none_of_ours_and_the_rest_goes_on(
     package(
         tmp_path, "diffusers", "print('{\"stage\": \"odd\"}', end=''); raise ImportError('no torchvision')", monkeypatch
     )
-    warning = "xFormers can't load C++/CUDA extensions. xFormers was built for:\\n    PyTorch 2.10.0+cu128"
+    warning = (
+        "WARNING[XFORMERS]: xFormers can't load C++/CUDA extensions. xFormers was built for:\\n    PyTorch "
+        "2.10.0+cu128 with CUDA 1208 (you have 2.13.0+cpu)\\n  Please reinstall xformers (see https://github.com/...)"
+    )
     package(tmp_path, "xformers", "", monkeypatch)
     (tmp_path / "xformers" / "ops.py").write_text(f'import logging; logging.getLogger("xformers").warning("{warning}")')
     (tmp_path / "xformers-0.0.35.dist-info").mkdir()
@@ -279,7 +282,7 @@ def test_what_libraries_print_is_none_of_ours_and_the_rest_goes_on(
     assert sdpa.status == "ok"
     assert xformers.status == "note"
     assert "xformers 0.0.35 loads no kernels here: xFormers can't load C++/CUDA" in xformers.what
-    assert "PyTorch 2.10.0+cu128" in xformers.what
+    assert "built for: PyTorch 2.10.0+cu128 with CUDA 1208 (you have 2.13.0+cpu). It does no harm" in xformers.what
     assert pipelines.stops
     assert "ImportError: no torchvision" in pipelines.what
     assert "uninstall torchvision" in pipelines.remedies[0]

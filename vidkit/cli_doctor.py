@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.cli_output import Output, show_progress
 from vidkit.cli_request import add_parameters, given_options
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from vidkit.finding import Finding
 
 #: parameters that are no options of `vidkit check`: the model is its argument, the rest it decides itself
-NOT_TAKEN = ("base_model", "output_path", "output_format", "overwrite", "bare", "allow_changes")
+NOT_TAKEN: Final = (
+    "schema_version",
+    "base_model",
+    "output_path",
+    "output_format",
+    "overwrite",
+    "bare",
+    "allow_changes",
+)
 
 
 def add_verbs(verbs: Any) -> None:

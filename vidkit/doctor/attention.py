@@ -10,6 +10,7 @@ from vidkit.doctor.torch_build import PIP
 from vidkit.finding import Finding, note, ok, problem
 
 ATTENTION: Final = "torch's own scaled dot-product attention"
+UNINSTALL: Final = PIP.removesuffix("install") + "uninstall"
 KERNELS: Final = {"flash": "flash", "memoryEfficient": "memory-efficient", "cudnn": "cuDNN"}
 
 
@@ -23,7 +24,7 @@ def findings(probed: Probed) -> Iterator[Finding]:
 def attention(probed: Probed) -> Finding:
     told = probed.stage("attention")
     if (error := probed.error("attention")) is not None:
-        return problem("attention", f"{ATTENTION} cannot be looked at: {error}.")
+        return problem("attention", f"{ATTENTION} cannot be looked at: {error}.", f"{PIP} --force-reinstall torch")
     if not probed.stage("cuda").get("available"):
         return ok("attention", f"{ATTENTION}, on the CPU.", used="sdpa")
     kernels = [words for name, words in KERNELS.items() if told[name]]
@@ -34,20 +35,25 @@ def xformers(probed: Probed) -> Finding:
     """An extra that nothing needs: SVD is as fast without it."""
     told, topic = probed.stage("xformers"), "xformers"
     if (error := probed.error(topic)) is not None:
-        return note(topic, f"It cannot be imported: {error}.", f"Remove it: {PIP[: -len('install')]}uninstall xformers")
+        return note(topic, f"It cannot be imported: {error}.", f"Remove it: {UNINSTALL} xformers")
     if told["version"] is None:
         return ok(topic, f"Not installed, and not needed: clips are computed with {ATTENTION}.", version=None)
     data: dict[str, Any] = {"version": told["version"], "loads": not told["warnings"]}
     if told["warnings"]:
         return note(
             topic,
-            f"xformers {told['version']} loads no kernels here: {told['warnings'][0][:300]} It does no harm: clips are "
-            f"computed with {ATTENTION}, which is as fast.",
-            f"Remove it: {PIP[: -len('install')]}uninstall xformers",
+            f"xformers {told['version']} loads no kernels here: {in_short(told['warnings'][0])}. It does no harm: "
+            f"clips are computed with {ATTENTION}, which is as fast.",
+            f"Remove it: {UNINSTALL} xformers",
             "Or install the one for this torch: each is built for one version of it",
             **data,
         )
     return ok(topic, f"xformers {told['version']} loads. Clips are computed with {ATTENTION}, as fast.", **data)
+
+
+def in_short(warning: str) -> str:
+    """What xformers says of itself, without its own advice, which is to install it again."""
+    return warning.removeprefix("WARNING[XFORMERS]: ").split(" Please reinstall")[0].rstrip(".")[:300]
 
 
 def pipelines(probed: Probed) -> Finding:
@@ -57,9 +63,7 @@ def pipelines(probed: Probed) -> Finding:
         return ok(topic, "diffusers' and transformers' classes can be imported.")
     remedies = [f"{PIP} --upgrade --force-reinstall diffusers transformers"]
     if "xformers" in error:
-        remedies.insert(0, f"Remove xformers: {PIP[: -len('install')]}uninstall xformers")
+        remedies.insert(0, f"Remove xformers: {UNINSTALL} xformers")
     if "torchvision" in error:
-        remedies.insert(
-            0, f"Install the torchvision of this torch, or remove it: {PIP[: -len('install')]}uninstall torchvision"
-        )
+        remedies.insert(0, f"Install the torchvision of this torch, or remove it: {UNINSTALL} torchvision")
     return problem(topic, f"diffusers' pipelines cannot be imported: {error}.", *remedies, stops=True)
