@@ -18,6 +18,7 @@ from typing import Any, Final, get_args
 from vidkit.errors import Cancelled, InputError, VidkitError
 from vidkit.log_file import SharedLogFile
 from vidkit.log_privacy import without_places, without_private
+from vidkit.paths import path_to_write
 from vidkit.settings import Level, Settings, settings_or_defaults
 
 logger = logging.getLogger("vidkit")
@@ -55,7 +56,7 @@ def log_to(console: str | None = None, file: bool | str | Path = True) -> Path |
     """
     settings = settings_or_defaults()
     handlers: list[logging.Handler] = [Console(level_number(console or settings.log.console))]
-    path = settings.logs / FILE_NAME if file is True else Path(file).expanduser().absolute() if file else None
+    path = settings.logs / FILE_NAME if file is True else path_to_write(file) if file else None
     if path is not None and settings.log.level != "OFF":
         handlers.append(file_handler(path, settings))
     for handler in _attached:
