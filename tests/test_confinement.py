@@ -12,11 +12,12 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save_file as save_numpy
 
-from vidkit.confinement import is_allowed, lies_in, links_below, real_output
+from vidkit.confinement import is_allowed, lies_in, links_below, real_output, temporary_parent
 from vidkit.errors import InputError, SetupError
 from vidkit.generation import generate
 from vidkit.models.listing import listed_models
 from vidkit.models.locate import find, locate_base
+from vidkit.panel.run_clip import run_clip
 from vidkit.params import GenerationParams
 from vidkit.planned_request import plan
 from vidkit.resolving import resolve_request
@@ -289,6 +290,24 @@ def test_no_folder_at_all_leaves_the_data_folder(
     assert not is_allowed(places.allowed / "photo.jpg", settings)
     assert is_allowed(vidkit_home / "output" / "clip.mp4", settings)
     assert is_allowed(settings.pictures / "upload.png", settings)
+
+
+def test_temporary_folders_of_requests_are_inside(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    parent = temporary_parent(settings)
+    assert parent is not None and parent.is_dir() and is_allowed(parent / "clip.mp4", settings)
+    monkeypatch.delenv("VIDKIT_ALLOWED_FOLDERS")
+    assert temporary_parent(load_settings()) is None
+
+
+def test_the_panels_copy_goes_to_allowed_folders_alone(places: Places) -> None:
+    (places.outside / "clip.mp4").write_bytes(b"somebody's")
+    linked(places.allowed / "clip.mp4", places.outside / "clip.mp4")
+    wanted = request(places, output_path=str(places.allowed / "clip.mp4"), overwrite=True)
+    with pytest.raises(InputError, match="leads out"):
+        run_clip(wanted, places.allowed / "runs")
+    assert (places.outside / "clip.mp4").read_bytes() == b"somebody's"
+    assert not (places.allowed / "runs").exists()
 
 
 def test_a_folder_is_not_its_neighbour_and_is_known_by_its_number(tmp_path: Path) -> None:

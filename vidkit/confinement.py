@@ -56,6 +56,14 @@ def real_output(path: Path, settings: Settings) -> Path:
     return path if settings.allowed_folders is None else real_path(path)
 
 
+def temporary_parent(settings: Settings) -> Path | None:
+    """Where a temporary folder may be made that requests lead into; None: where the system has its own."""
+    if settings.allowed_folders is None:
+        return None
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    return settings.cache
+
+
 def allowed_folders(settings: Settings, model: bool = False) -> Iterator[Path]:
     yield from settings.allowed_folders or ()
     yield from (home(), settings.models, PACKAGE)

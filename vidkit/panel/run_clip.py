@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from vidkit.confinement import check_allowed, real_output
 from vidkit.errors import InputError, Remedy, VidkitError
 from vidkit.files import typed_write_errors, written_whole
 from vidkit.panel.original_pictures import remember_picture
@@ -21,6 +22,7 @@ from vidkit.record import content_of, key_of, versions
 from vidkit.resolving import resolve_request
 from vidkit.runs import Claim, RunFolder, Seen, claim, read_manifest, write_manifest
 from vidkit.runs.finished import finished_content
+from vidkit.settings import load_settings
 from vidkit.video import check_target, poster, read_frames, sidecar_path
 
 #: of asking again for a clip that another process makes
@@ -57,6 +59,7 @@ def run_clip(
     planned = plan(params)
     publishing = path_to_write(params.output_path, ["output_path"]) if params.output_path else None
     if publishing is not None:
+        publishing = real_output(publishing, load_settings())
         check_target(publishing, overwrite=params.overwrite)  # before the work, not after it
     with claimed(root, planned.key, on_progress, cancel) as ours:
         run, known = ours.run, ours.state == "done"
@@ -65,6 +68,7 @@ def run_clip(
         else:
             make(planned, run, on_progress, on_preview, cancel)
     if publishing is not None:
+        check_allowed(publishing, load_settings(), "output_path", params.output_path)  # a folder may be a link by now
         publish(clip_of(run), publishing, overwrite=params.overwrite)
     return run, known
 

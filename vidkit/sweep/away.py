@@ -11,8 +11,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from vidkit.confinement import temporary_parent
 from vidkit.files import typed_write_errors
 from vidkit.runs import write_failure, write_manifest
+from vidkit.settings import load_settings
 from vidkit.sweep.execute import Outcome, Task, run_task
 
 PICTURES = ("image_path", "last_image_path")
@@ -31,7 +33,7 @@ def to_send(task: Task) -> dict[str, bytes]:
 
 def run_away(task: Task, sent: Mapping[str, bytes]) -> tuple[Outcome, dict[str, bytes]]:
     """Run a point in a folder of this machine; its run folder's files by name. Raises as `run_task`."""
-    with tempfile.TemporaryDirectory(prefix="vidkit-ray-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="vidkit-ray-", dir=temporary_parent(load_settings())) as temporary:
         here = moved(task, sent, Path(temporary))
         outcome = run_task(here)
         return outcome, {file.name: file.read_bytes() for file in here.folder.path.iterdir() if file.is_file()}
