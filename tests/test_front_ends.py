@@ -244,7 +244,7 @@ def test_stopped_at_any_moment(desk: Desk, number: signal.Signals, seed: int) ->
     slow = desk.quick("stopped.mp4", numInferenceSteps=200)
     with desk.start(slow, start_new_session=True) as client:
         workers = wait_for(lambda: children(client.process.pid))
-        time.sleep(random.Random(seed).uniform(0, 3))
+        time.sleep(random.Random(seed).uniform(0, 1.5))
         sent = time.monotonic()
         if number is signal.SIGINT:
             os.killpg(client.process.pid, number)
@@ -281,7 +281,7 @@ def test_killed_while_the_encoder_hangs(desk: Desk, tmp_path: Path) -> None:
 WARM_UP, MANY = 4, 20
 
 #: bytes of one clip's frames
-FRAMES = 4 * 64 * 64 * 3
+FRAMES = 4 * SIDE * SIDE * 3
 
 #: so that what is freed is given back to the system at once, and what a process has of it is what it has not freed
 EXACT_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -374,13 +374,13 @@ def test_many_clips_in_one_warm_process(desk: Desk, tmp_path: Path) -> None:
         finished = session.finish()
     assert (finished.code, finished.stdout) == (0, "")
     assert after.allocated - before.allocated < MANY * FRAMES / 2, (before, after)
-    assert after.ram - before.ram < MANY * FRAMES, (before, after)
+    assert after.ram - before.ram < 2**20, (before, after)
     assert replace(after, ram=before.ram, allocated=before.allocated) == before
 
 
 def make_one(session: Running, desk: Desk, number: int) -> None:
     families = [{}, {"pipeline": "animatediff", "baseModel": SAMPLE["baseModel"], "motionAdapter": ADAPTER}]
-    changes = {**families[number % 2], "seed": number, "width": 64, "height": 64}
+    changes = {**families[number % 2], "seed": number}
     request = desk.quick(f"clip_{number}.mp4", **changes)
     response, progress = session.ask(request)
     assert response["status"] == "success", response
