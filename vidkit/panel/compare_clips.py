@@ -46,11 +46,12 @@ class Comparison:
             f"<figure style='margin:0'>{clip_html(path)}<figcaption>{html.escape(label)}</figcaption></figure>"
             for path, label in zip((self.left, self.right), self.labels, strict=True)
         )
-        rows = "".join(
+        rows = [("Setting", *self.labels), *self.differences] if self.differences else []
+        table = "".join(
             "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.differences or ()
+            for row in rows
         )
-        return f"<div style='display:flex;flex-wrap:wrap;gap:16px'>{clips}</div><table>{rows}</table>"
+        return f"<div style='display:flex;flex-wrap:wrap;gap:16px'>{clips}</div><table>{table}</table>"
 
 
 def compare(left: Clip, right: Clip, *, labels: tuple[str, str] | None = None, mode: Mode | None = None) -> Comparison:
