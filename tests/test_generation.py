@@ -95,7 +95,7 @@ def test_the_time_is_told_by_phase(
         assert timing["write"] > 0
     steps = 2 if family in ("svd", "init") else 3  # init leaves some out, by its strength
     assert cold["timing"]["load"] > warm["timing"]["load"]
-    assert warm["timing"]["load"] < 0.1
+    assert generation.last_pipeline() is pipe
     assert warm["timing"]["encode"] > 0.2
     assert warm["timing"]["denoise"] > 0.3 * steps
     assert warm["timing"]["decode"] > 0.5

@@ -52,11 +52,11 @@ def test_a_slow_listener_is_shown_less() -> None:
 
     def slow(frames: object) -> None:
         looks.append(time.monotonic())
-        time.sleep(0.3)
+        time.sleep(1)
 
     vidkit.generate(REQUEST, on_preview=slow)
 
-    assert len(looks) == 1  # of 4 steps: 2 % of some seconds are less than its 0.3 s
+    assert len(looks) == 1  # of 4 steps: 2 % of some seconds are less than its second
 
 
 def test_budget() -> None:
@@ -94,7 +94,9 @@ def test_preload_and_unload() -> None:
 
     assert generation.loaded_models() == ["tiny-svd"]
     assert said[-1] == "Complete!"
-    loads = vidkit.generate(REQUEST).metadata["timing"]["load"]
-    assert loads < 0.05
+    pipe = generation.last_pipeline()
+    assert pipe is not None
+    vidkit.generate(REQUEST)
+    assert generation.last_pipeline() is pipe
     generation.unload()
     assert generation.loaded_models() == []

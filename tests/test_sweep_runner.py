@@ -142,7 +142,7 @@ def test_one_kernel_serves_all_points_and_loads_the_model_once(sweep: Sweep) -> 
     sweep.write(seed=[1, 2, 3])
     sweep.run()
     runs = table(sweep.root)
-    assert (runs["timing_load"] > 0.05).sum() <= 1
+    assert (runs["timing_load"] > runs["timing_load"].max() / 5).sum() == 1
     pid = warm_kernel("python3").pid
     sweep.write(seed=[4])
     sweep.run()
