@@ -262,6 +262,19 @@ def test_a_sweep_says_so_before_anything_runs(tmp_path: Path, tiny_svd_folder: P
     assert any(NONE in note for note in make_plan(file).notes)
 
 
+@pytest.mark.parametrize(("here", "there"), [(True, "on"), (False, "auto")])
+def test_a_clusters_machines_are_as_strict_as_who_started_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, here: bool, there: str
+) -> None:
+    from vidkit.sweep.ray_pool import Worker
+
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "VIDKIT_LOG_EVERYWHERE"):  # which it sets too
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("VIDKIT_SAFETY_CHECKER", "auto")
+    Worker(1, here)
+    assert load_settings().safety.checker == there
+
+
 def test_the_panel_runs_and_plans_ask_the_same(tmp_path: Path, tiny_svd_folder: Path) -> None:
     mark(tiny_svd_folder)
     params = GenerationParams(**request(tiny_svd_folder, tmp_path))

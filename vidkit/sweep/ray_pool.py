@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from vidkit.errors import CriticalError, SetupError, VidkitError
 from vidkit.runs import claim, describe_error, write_failure
+from vidkit.safety.screening import VARIABLE as CHECKER_VARIABLE
+from vidkit.settings import load_settings
 from vidkit.sweep.away import keep_run, run_away, to_send
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
 
@@ -35,13 +37,18 @@ LOOK_SECONDS: Final = 0.5
 
 
 class Worker:
-    """An actor: runs one point at a time, in its process's warm kernel."""
+    """An actor: runs one point at a time, in its process's warm kernel.
 
-    def __init__(self, threads: int) -> None:
+    all_checked: the settings where the sweep was started have every clip checked, whatever this machine's say.
+    """
+
+    def __init__(self, threads: int, all_checked: bool) -> None:
         # Ray sets 1 for a worker with a GPU; threads that spin would take the other workers' time
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")
+        if all_checked:
+            os.environ[CHECKER_VARIABLE] = "on"
 
     def sees(self, probe: Path) -> bool:
         return probe.exists()
@@ -79,6 +86,7 @@ class Pool:
         cpu = share(count, [int(node.get("CPU", 0)) for node in nodes if not gpus or node.get("GPU")])
         gpu = min(1, share(count, [int(node.get("GPU", 0)) for node in nodes])) if gpus else 0
         self._threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, int(cpu))
+        self._all_checked = load_settings().safety.checker == "on"
         self._options = {"num_gpus": gpu, "num_cpus": 0 if gpus else cpu, "max_restarts": 0}
         self._probe = root / f".probe-{secrets.token_hex(8)}"
         self._probe.touch()
@@ -142,7 +150,7 @@ class Pool:
                     taken(held, hired.task)
 
     def _hire(self) -> None:
-        hired = Hired(self._ray.remote(Worker).options(**self._options).remote(self._threads))
+        hired = Hired(self._ray.remote(Worker).options(**self._options).remote(self._threads, self._all_checked))
         self._at_work[hired.actor.sees.remote(self._probe)] = hired
 
     def _start(self, hired: Hired, task: Task, wait: bool) -> bool:
