@@ -475,11 +475,11 @@ def test_planning_loads_no_torch() -> None:
         "import sys; from vidkit.sweep.plan import make_plan; make_plan(sys.argv[1]); "
         "print([name for name in ('torch', 'pandas', 'matplotlib', 'ipywidgets') if name in sys.modules])"
     )
-    command = [sys.executable, "-c", code, str(ROOT / "parameters" / "sweep_motion.yaml")]
+    command = [sys.executable, "-c", code, str(ROOT / "parameters" / "sweep_motion_noise.yaml")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["sweep_seeds.yaml", "sweep_motion.yaml"])
+@pytest.mark.parametrize("name", ["sweep_seeds.yaml", "sweep_motion_noise.yaml"])
 def test_the_example_sweeps_are_good(name: str) -> None:
     plan = make_plan(ROOT / "parameters" / name)
     assert 4 <= len(plan.points) <= 30
