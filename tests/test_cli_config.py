@@ -186,6 +186,17 @@ for n in range(1, 31):
 """
 
 
+def test_a_data_folder_that_is_none_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDKIT_HOME", "D:data")
+    assert main(["config"]) == EXIT_CODES["system"]
+    error = json.loads(capsys.readouterr().out)
+    assert error["code"] == "invalid_config" and "VIDKIT_HOME" in error["message"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+
 def test_two_at_once_lose_nothing(vidkit_home: Path) -> None:
     both = [
         subprocess.Popen([sys.executable, "-c", TURNS, *words], stdin=-1, stdout=-1, text=True)

@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8; a lone surrogate in a file name becomes its escape
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    log_to()
     with unhurried_stderr():
         return run_command(given)
 
@@ -65,6 +64,7 @@ def run_command(given: list[str]) -> int:
     failure: VidkitError
     try:
         options, rest = make_parser().parse_known_args(given)
+        log_to()
         if rest and "unknown_options" not in options:  # `vidkit lab` hands them on
             raise unknown_argument(getattr(options, "json", None), rest)
         options.unknown_options = rest
