@@ -224,8 +224,8 @@ CODES: Final[dict[Category, dict[str, ErrorKind]]] = {
             "The registry has `nsfw: true` for a model of the request, or `safety.checker` is `off`; and nobody has "
             "acknowledged age, responsibility, consent and law here, or their text has changed since.",
             (
-                "`vidkit acknowledge` shows the text and asks; in Python `vidkit.acknowledge()`; the control panel asks "
-                "by itself.",
+                "`vidkit acknowledge` shows the text and asks; in Python `vidkit.acknowledge()`; the control panel "
+                "asks by itself.",
                 "Or choose another model, and leave the checker on: `vidkit config safety.checker auto`.",
             ),
         ),
