@@ -27,8 +27,9 @@ PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: what is not run here, and what runs it
 ELSEWHERE: Final = {
     "make demo": "tests/test_bundled.py makes the same clip",
-    "vidkit lab": "tests/test_lab.py starts it",
-    "vidkit sweep sweep.yaml --executor ray": "tests/test_sweep_ray.py",
+    "vidkit lab": "tests/test_cli_lab.py starts it",
+    "vidkit check": "tests/test_check.py",
+    "vidkit acknowledge": "asks a person: tests/test_safety.py",
 }
 
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -79,7 +80,7 @@ def hub(tiny_svd_folder: Path) -> Iterator[str]:
     """A hub that has the model which the pages download, made small."""
     server = ModelServer()
     files = {
-        path.relative_to(tiny_svd_folder).as_posix(): path.read_bytes()
+        path.relative_to(tiny_svd_folder).as_posix().replace(".safetensors", ".fp16.safetensors"): path.read_bytes()
         for path in tiny_svd_folder.rglob("*")
         if path.is_file()
     }
