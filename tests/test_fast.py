@@ -19,6 +19,7 @@ from tiny_models import TinyAnimateDiff
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vidkit
+from benchmarks import speed
 from benchmarks.live_bytes import empty, most_alive
 from vidkit.computing import Job
 from vidkit.device import Plan
@@ -255,10 +256,10 @@ def test_frames_with_texts_of_their_own_keep_them() -> None:
 def test_no_step_asks_the_device_whether_guidance_is_on(single: tuple[Job, Any]) -> None:
     job, pipe = single
     asked = {}
-    for speed in ("exact", "fast"):
+    for level in ("exact", "fast"):
         with Operations() as operations:
-            latents_with(job, pipe, replace(EXACT, speed=speed))
-        asked[speed] = operations.counts["max"]
+            latents_with(job, pipe, replace(EXACT, speed=level))
+        asked[level] = operations.counts["max"]
     assert asked["exact"] - asked["fast"] >= 2 * job.params.num_inference_steps
     # the next call begins anew
     unguided = replace(job, params=job.params.replace(max_guidance_scale=1.0))
@@ -329,3 +330,18 @@ def test_turbo_is_fast_and_says_so(tiny_svd_folder: Path, image: Path) -> None:
     params, notes = resolved_notes(clips.svd_request(tiny_svd_folder, image, speed="turbo"))
     assert params.speed == "fast"
     assert notes == ["speed turbo is not available in this version: the clip was made at speed fast."]
+
+
+# --- the benchmark --------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_has_each_way_beside_plain_diffusers(tiny_svd_folder: Path, image: Path) -> None:
+    request = clips.svd_request(tiny_svd_folder, image)
+    rows = {row["way"]: row for row in speed.rows_of("tiny", request, EXACT, repeats=1, rate=1e11)}
+    assert list(rows) == ["plain", "exact", "fast"]
+    assert rows["exact"]["error"] == 0
+    assert rows["exact"]["psnr"] is None  # the same frames
+    assert 0 < rows["fast"]["error"] < 1e-4
+    assert rows["fast"]["psnr"] > speed.LEAST_PSNR
+    assert rows["plain"]["times_faster_seconds"] == 1
+    assert all(row["seconds"] > 0 < row["share_of_floor"] for row in rows.values())
