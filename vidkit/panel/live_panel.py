@@ -109,7 +109,7 @@ class LivePanel:
         left = ipywidgets.VBox([self.form.widget], layout={"flex": "1.4 1 420px", "min_width": "0"})
         right = ipywidgets.VBox(
             [self.plan.widget, self.acknowledgement.widget, self.stage.widget, self.queue.widget],
-            layout={"flex": "1 1 270px", "min_width": "0"}
+            layout={"flex": "1 1 270px", "min_width": "0"},
         )
         left.add_class("vidkit-column")
         right.add_class("vidkit-column")

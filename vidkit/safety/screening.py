@@ -26,8 +26,8 @@ NAME: Final = "safety-checker"
 INSTALL: Final = f"vidkit models download {NAME}"
 VARIABLE: Final = "VIDKIT_SAFETY_CHECKER"
 
-OFF: Final = "The safety checker is turned off: this clip was not checked."
-NONE: Final = f"No safety checker is installed: this clip was not checked. To install one: {INSTALL}"
+OFF: Final = "The safety checker is turned off: the clip is not checked."
+NONE: Final = f"No safety checker is installed: the clip is not checked. To install one: {INSTALL}"
 
 
 @dataclass(frozen=True)
