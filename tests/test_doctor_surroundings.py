@@ -172,6 +172,7 @@ def test_settings(vidkit_home: Path) -> None:
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)  # which a clip made in this process has set
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     monkeypatch.setenv("VIDKIT_DEVIZE", "cpu")

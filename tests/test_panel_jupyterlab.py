@@ -11,6 +11,7 @@ from pathlib import Path
 
 import browser as chromium
 import pytest
+from command_line import wait_for
 from lab import REPOSITORY, JupyterLab, Notebook, jupyterlab
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
@@ -162,7 +163,8 @@ def test_history_compare_and_queue(lab: JupyterLab, browser: Browser) -> None:
         )
         press(panel, re.compile("Move up: .*seed 5"), exact=False)
         expect(panel.locator(".vidkit-queue").get_by_text(re.compile("Waiting, number 1..*seed 5"))).to_be_visible()
-        assert value(notebook, "[job.params.seed for job in panel._live._session.queue.jobs()][:3]") == "[3, 5, 4]"
+        order = "[job.params.seed for job in panel._live._session.queue.jobs()][:3]"
+        wait_for(lambda: value(notebook, order) == "[3, 5, 4]")
         notebook.screenshot("panel-queue", panel)
         for seed in (5, 4):
             press(panel, re.compile(f"Remove: .*seed {seed}"), exact=False)

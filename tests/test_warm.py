@@ -110,19 +110,17 @@ def test_a_session_of_the_command_line_keeps_several_models_warm(image: Path, tm
     """Two families in turns, as a front end asks: each is read once."""
     common = {"imagePath": str(image), "prompt": "waves", "numFrames": 3, "numInferenceSteps": 2, "strength": 1.0}
     requests = [{**common, "pipeline": pipeline} for pipeline in ("svd", "animatediff", "svd", "animatediff")]
-    read, seconds, loading = [], [], []
+    read, loading = [], []
     with Running("--jsonl") as running:
         for number, request in enumerate(requests):
             before = read_bytes(running.worker()) if number else 0
             response, progress = running.ask({**request, "outputPath": str(tmp_path / f"{number}.mp4")})
             assert response["status"] == "success"
             read.append(read_bytes(running.worker()) - before)
-            seconds.append(response["metadata"]["timing"]["load"])
             loading.append(any(event["message"].startswith("Loading model:") for event in progress))
         running.finish()
     assert loading == [True, True, False, False]
     assert max(read[2:]) < 1_000_000 < 5_000_000 < min(read[:2])
-    assert max(seconds[2:]) < min(seconds[:2])
 
 
 def test_swaps_give_what_fresh_loads_give(tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path) -> None:

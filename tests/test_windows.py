@@ -235,7 +235,7 @@ def test_the_shortest_of_the_parts_counts(parts_of_six: TinyAnimateDiff, image: 
     parts = replace(parts_of_six, sparse_controlnet=make_sparse_controlnet(tmp_path / "sparse of four", 4))
     frames, notes = clips.computed(clips.animatediff_request(parts, image, "sparsectrl", num_frames=5))
     assert frames.shape[0] == 5
-    assert notes == [
+    assert notes[1:] == [
         "5 frames are more than the 4 that sparse of four holds: made in sliding windows of 4 frames, 2 of them shared."
     ]
 
@@ -251,7 +251,7 @@ def test_windows_are_noted(ask: Ask) -> None:
     assert notes[-1] == expected("tiny model")
     for mode, adapter in (("pia", "pia_adapter"), ("sparsectrl", "motion_adapter"), ("init", "motion_adapter")):
         _, notes = clips.computed(ask(mode, num_frames=15))
-        assert notes == [expected(adapter)]
+        assert notes[1:] == [expected(adapter)]
 
 
 def test_without_a_card_svd_makes_all_frames_in_one_pass(tiny_svd_folder: Path, image: Path) -> None:
