@@ -110,7 +110,9 @@ def test_unset_takes_out_a_key_and_what_is_empty_then(config: Config) -> None:
         (["limits.time", "ten"], "invalid_value", "limits.time is 'ten', not a number of at least 0"),
         (["limits.time", "-1"], "invalid_value", "not a number of at least 0"),
         (["limits.frames", "2.5"], "invalid_value", "not a whole number of at least 0"),
-        (["log.megabytes", "0"], "invalid_value", "not a number of more than 0"),
+        (["log.megabytes", "0"], "invalid_value", "not a number of more than 0 and at most 1000000"),
+        (["log.megabytes", "1e308"], "invalid_value", "at most 1000000"),
+        (["log.files", "1001"], "invalid_value", "not a whole number of at least 2 and at most 1000"),
         (["log.level", "loud"], "invalid_value", "one of DEBUG, INFO, WARNING, ERROR, OFF"),
         (["defaultModels.svx", "mine"], "invalid_value", "has 'svx', not 'svd' or 'animatediff'"),
         (["defaultModels", "[1]"], "invalid_value", "not a JSON object"),
@@ -124,6 +126,22 @@ def test_what_is_wrong_is_refused_with_a_remedy(config: Config, words: list[str]
     error = config.refused(*words, code=code)
     assert told in error["message"] and error["suggestions"]
     assert not config.file.exists()
+
+
+def test_a_key_with_a_dot_in_its_own_name_can_be_taken_out(config: Config) -> None:
+    config.file.write_text('{"a.b": 1, "limits": {"x.y": 2}, "a": {"b": 3}}')
+    config.says("--unset", "a.b")
+    assert config.kept == {"limits": {"x.y": 2}, "a": {"b": 3}}
+    config.says("--unset", "limits.x.y")
+    config.says("--unset", "a.b")
+    assert config.kept == {}
+
+
+def test_a_key_is_not_put_into_what_is_no_object(config: Config) -> None:
+    config.file.write_text('{"defaultModels": [1]}')
+    error = config.refused("defaultModels.svd", "mine", code="invalid_value")
+    assert "defaultModels is [1]" in error["message"]
+    assert error["suggestions"] == ["vidkit config --unset defaultModels"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "", "\x00"])

@@ -188,6 +188,22 @@ def test_fetched_models_are_links_into_the_hubs_cache(places: Places, monkeypatc
     assert not is_allowed(blob, load_settings())  # a picture or a clip is not there
 
 
+def test_a_model_that_cannot_be_looked_at_whole_is_not_allowed(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    (places.allowed / "model" / "config.json").touch()
+    with monkeypatch.context() as few:
+        few.setattr("vidkit.confinement.MOST_ENTRIES", 1)
+        with pytest.raises(InputError, match="more than 1 files") as refused:
+            find(str(places.allowed / "model"), load_settings(), "base model")
+        assert refused.value.code == "path_not_allowed"
+
+    def unreadable(folder: object) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("vidkit.confinement.os.scandir", unreadable)
+    with pytest.raises(InputError, match="Permission denied"):
+        find(str(places.allowed / "model"), load_settings(), "base model")
+
+
 def test_links_in_a_circle_end(places: Places) -> None:
     linked(places.allowed / "model" / "again", places.allowed / "model")
     linked(places.allowed / "model" / "itself", places.allowed / "model" / "itself")

@@ -226,3 +226,9 @@ def test_bytes_of_an_older_code_page() -> None:
 
 def test_line_breaks_are_welcome_in_prompts() -> None:
     assert parse_json(r'{"prompt": "C: \n D:\n", "negativePrompt": "a:\tb"}', "the argument")["prompt"] == "C: \n D:\n"
+
+
+def test_a_text_that_no_file_can_be_called_is_broken_json_all_the_same() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_json('{"prompt": "' + "a" * 400 + '",, "seed": 1}', "the argument")
+    assert caught.value.code == "invalid_json"

@@ -332,6 +332,21 @@ def test_what_is_left_out_of_a_message(text: str, left: str) -> None:
     assert without_private(text) == left
 
 
+def test_a_current_folder_that_is_gone_stops_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert without_private(f"in {Path.home()}/with space/a.png") == "in [folder]/with space/a.png"
+
+
+def test_what_a_record_carries_changes_nothing_of_its_line() -> None:
+    record = logging.makeLogRecord({"msg": "hello", "levelname": "INFO"})
+    record.data = {"level": "none", "message": "forged", "folder": Path("x"), "event": "begin"}
+    line = json.loads(logs.JsonLines(private=False).format(record))
+    assert (line["level"], line["message"], line["folder"], line["event"]) == ("INFO", "hello", "x", "begin")
+
+
 def test_libraries_tell_nobody() -> None:
     """Those that would: each asked itself."""
     code = (

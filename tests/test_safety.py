@@ -21,13 +21,13 @@ from vidkit.cli_output import Output
 from vidkit.cli_safety import run_acknowledge
 from vidkit.errors import CODES, InputError, SetupError
 from vidkit.models.files.content_hash import hash_model
-from vidkit.models.locate import describe
+from vidkit.models.locate import Model, describe
 from vidkit.models.registry import register, registry_file
 from vidkit.panel.outlook import outlook_of
 from vidkit.record import request_from_clip
 from vidkit.runs import content_key
 from vidkit.safety.acknowledgement import TEXT, VERSION, acknowledge, is_acknowledged, withdraw
-from vidkit.safety.marks import is_marked
+from vidkit.safety.marks import is_marked, marked_model
 from vidkit.safety.screening import NONE, screening_of
 from vidkit.settings import config_path, load_settings, update_settings
 from vidkit.sweep.plan import make_plan
@@ -210,6 +210,18 @@ def test_by_whatever_path_it_is_named(tmp_path: Path, tiny_svd_folder: Path) -> 
 def test_a_copy_is_marked_too(tmp_path: Path, tiny_svd_folder: Path) -> None:
     mark(tmp_path / "the original is gone", sha256=hash_model(tiny_svd_folder, load_settings()))
     refused(tiny_svd_folder, tmp_path)
+
+
+def test_a_copy_is_marked_where_the_registry_has_no_hash(tmp_path: Path) -> None:
+    for name, content in (("one", b"same"), ("copy", b"same"), ("other", b"else")):
+        (tmp_path / name).write_bytes(content)
+    mark(tmp_path / "one")
+    settings = load_settings()
+    for name, is_marked_too in (("copy", True), ("other", False)):
+        path = tmp_path / name
+        models = {"base_model": Model(name, path, "")}
+        found = marked_model(models, settings, {"base_model": hash_model(path, settings)})
+        assert (found is not None) == is_marked_too
 
 
 def test_a_marked_part_counts_as_the_base_does(tmp_path: Path, tiny_animatediff: Any) -> None:

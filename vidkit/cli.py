@@ -24,7 +24,7 @@ from vidkit.cli_request import (
     option_name,
     standard_input,
 )
-from vidkit.errors import EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
+from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
 from vidkit.json_request import parse_json, refuse_pieces
 from vidkit.libraries import tell_nobody
 from vidkit.logs import log_failure, log_to
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8; a lone surrogate in a file name becomes its escape
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if sys.stderr is None:  # closed, or pythonw's: print would take stdout instead, which is the answer's alone
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for the whole process)
     with unhurried_stderr():
         return run_command(given)
 
@@ -160,10 +162,11 @@ def run_lines(supervisor: Supervisor, output: Output, signals: Signals) -> int:
         try:
             request = GenerationParams(**parse_json(line, "a line of standard input")).to_wire()
         except VidkitError as error:
-            output.response(error.to_json())
-            continue
-        response, code = supervisor.run(request, output.event)
-        output.response(response)
+            response, code = error.to_json(), EXIT_CANCELLED
+        else:
+            response, code = supervisor.run(request, output.event)
+        if not output.response(response):  # nobody can read the answers
+            return EXIT_CODES["critical"]
         if supervisor.cancelled:
             return code
 

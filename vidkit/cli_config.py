@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import to_jsonable_python
 
 from vidkit.cli_output import Output
-from vidkit.config_file import change_config, config_path, put, read_config, take_out, value_at
+from vidkit.config_file import change_config, config_path, put, read_config, stands_in, take_out, value_at
 from vidkit.errors import EXIT_CODES, InputError
 from vidkit.files import typed_write_errors
 from vidkit.settings import Settings, all_settings, look
@@ -23,7 +23,6 @@ PRECEDENCE: Final = (
     "cannot be read is reported and never overwritten. What a request says itself comes before the settings, but for "
     "limits, allowedFolders and safety, which hold for every request."
 )
-ABSENT: Final = object()
 
 #: characters of a value in the list of all
 SHORT: Final = 60
@@ -192,11 +191,27 @@ def change(key: str, text: str) -> None:
         raise InputError("invalid_request", f"{key} is changed by {entry.changed_by}.", [f"Use {entry.changed_by}"])
 
     def put_in(content: dict[str, Any]) -> None:
-        value = {**(value_at(content, entry.key) or {}), inside: text} if inside else entry.from_text(text)
+        value = {**keys_of(entry, content), inside: text} if inside else entry.from_text(text)
         put(content, entry.key, valid(entry, value, inside))
 
     with typed_write_errors(config_path()):
         change_config(put_in)
+
+
+def keys_of(entry: Entry, content: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object that a setting is in the file; none is an empty one.
+
+    Raises:
+        InputError: `invalid_value`: it is something else there.
+    """
+    value = value_at(content, entry.key)
+    if value is not None and not isinstance(value, dict):
+        raise InputError(
+            "invalid_value",
+            f"{entry.key} is {value!r} in {config_path()}, not {entry.values}.",
+            [f"vidkit config --unset {entry.key}"],
+        )
+    return value or {}
 
 
 def valid(entry: Entry, value: Any, inside: str) -> Any:
@@ -222,7 +237,7 @@ def unset(key: str, options: argparse.Namespace, output: Output) -> int:
     Raises:
         InputError: `unknown_parameter` for what neither is a setting nor stands in the file. And as `change`.
     """
-    if value_at(read_config(), key, ABSENT) is ABSENT:
+    if not stands_in(read_config(), key):
         found(key)
     else:
         with typed_write_errors(config_path()):

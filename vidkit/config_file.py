@@ -98,9 +98,17 @@ def put(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = value
 
 
+def stands_in(content: dict[str, Any], key: str) -> bool:
+    """Whether `take_out` finds it: also a key with dots in its own name."""
+    name, _, below = key.partition(".")
+    return key in content or (isinstance(content.get(name), dict) and stands_in(content[name], below))
+
+
 def take_out(content: dict[str, Any], key: str) -> None:
     name, _, below = key.partition(".")
-    if below and isinstance(content.get(name), dict):
+    if key in content:
+        content.pop(key)
+    elif isinstance(content.get(name), dict):
         take_out(content[name], below)
-    if not below or content.get(name) == {}:
-        content.pop(name, None)
+        if not content[name]:
+            content.pop(name)

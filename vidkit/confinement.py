@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +41,16 @@ def check_allowed(path: Path, settings: Settings, parameter: str, written: str |
 
 
 def check_model_allowed(path: Path, settings: Settings, parameter: str, written: str | None = None) -> None:
-    """As `check_allowed`, of a model: its folder's links too."""
+    """As `check_allowed`, of a model: its folder's links too; what cannot be looked at is not allowed."""
     if settings.allowed_folders is None:
         return
-    for place in (path, *links_below(path)):
-        if not is_allowed(place, settings, model=True):
-            raise not_allowed(written or str(path), settings, parameter)
+    try:
+        for place in chain([path], links_below(path)):
+            if not is_allowed(place, settings, model=True):
+                raise not_allowed(written or str(path), settings, parameter)
+    except OSError as error:
+        reason = f"of which not all can be looked at: {error.strerror or error}"
+        raise not_allowed(written or str(path), settings, parameter, reason) from error
 
 
 def real_output(path: Path, settings: Settings) -> Path:
@@ -97,34 +102,39 @@ def identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def links_below(path: Path) -> Iterator[Path]:
-    """The links in a folder and in the folders that they lead to."""
+    """The links in a folder and in the folders that they lead to.
+
+    Raises:
+        OSError: a folder cannot be read, or there are more than `MOST_ENTRIES`.
+    """
     waiting, seen, count = [path], set[Path](), 0
     while waiting:
         folder = real_path(waiting.pop())
         if folder in seen:
             continue
         seen.add(folder)
-        try:
-            entries = list(os.scandir(folder)) if folder.is_dir() else []
-        except OSError:  # what cannot be read cannot be loaded either
-            continue
-        for entry in entries:
+        for entry in os.scandir(folder) if folder.is_dir() else ():
             count += 1
             if count > MOST_ENTRIES:
-                return
+                raise OSError(f"it holds more than {MOST_ENTRIES} files and folders")
             if entry.is_symlink():
                 yield Path(entry.path)
             if entry.is_symlink() or entry.is_dir():
                 waiting.append(Path(entry.path))
 
 
-def not_allowed(written: str, settings: Settings, parameter: str) -> InputError:
+def not_allowed(
+    written: str,
+    settings: Settings,
+    parameter: str,
+    reason: str = "which leads out of the folders that are allowed here",
+) -> InputError:
     folders: Sequence[Path] = settings.allowed_folders or ()
     places = [str(folder) for folder in folders[:3]] or [str(home())]
     name = wire_name(parameter) if parameter in GenerationParams.model_fields else parameter.replace("_", " ")
     return InputError(
         "path_not_allowed",
-        f"{name} is {written[:200]!r}, which leads out of the folders that are allowed here.",
+        f"{name} is {written[:200]!r}, {reason}.",
         [
             f"Use a path in {' or '.join(places)}",
             "Or allow its folder: VIDKIT_ALLOWED_FOLDERS, or allowedFolders in config.json",

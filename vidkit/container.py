@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -191,7 +192,7 @@ def _is_gif(path: Path) -> bool:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (raises for no name and no closed folder)
         raise InputError("clip_not_found", f"There is no clip {path}.", near_paths(path))
     try:
         yield

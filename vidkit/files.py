@@ -27,7 +27,9 @@ A_LITTLE: Final = 2**28
 
 def existing_folder(folder: Path) -> Path:
     """A folder, or the nearest one above it that is there already."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    whole = folder.absolute()
+    # os.path.isdir, which raises for no name and no closed folder; a drive that is not there has no folder at all
+    return next((path for path in (whole, *whole.parents) if os.path.isdir(path)), Path(whole.anchor))  # noqa: PTH112
 
 
 def free_disk_bytes(folder: Path) -> int:

@@ -146,10 +146,11 @@ def generate(
         with removed_on_failure(job.target):
             check_allowed(job.target, settings, "output_path", request.output_path)
             reporter.tell(96, "Writing the settings...")
-            write_settings(job, record)
-            stopwatch.end("write")
-            metadata = metadata_of(job, plan, notes, stopwatch)
-            reporter.done()
+            with removed_on_failure(sidecar_path(job.target)):  # only now: one that was there before is another's
+                write_settings(job, record)
+                stopwatch.end("write")
+                metadata = metadata_of(job, plan, notes, stopwatch)
+                reporter.done()
         told |= clip_in_short(job.target, metadata)
     return GenerationResult(job.target, metadata, record, answered_path(request, job.target))
 
@@ -344,13 +345,12 @@ def write_settings(job: Job, record: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def removed_on_failure(clip: Path) -> Iterator[None]:
-    """A clip without its settings, or one that was cancelled at the last moment, is not left behind."""
+def removed_on_failure(file: Path) -> Iterator[None]:
+    """A clip without its settings, or one that was cancelled at the last moment, is not left behind; nor are they."""
     try:
         yield
     except BaseException:
-        clip.unlink(missing_ok=True)
-        sidecar_path(clip).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         raise
 
 

@@ -6,10 +6,10 @@ split it, cut it off.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from vidkit.params import GenerationParams, canonical_name
@@ -168,7 +168,7 @@ def several_documents(broken: Broken) -> tuple[str, list[str]] | None:
 
 
 def name_of_a_file(broken: Broken) -> tuple[str, list[str]] | None:
-    if "\n" in broken.text or len(broken.text) > 1024 or not Path(broken.text).is_file():
+    if "\n" in broken.text or len(broken.text) > 1024 or not os.path.isfile(broken.text):  # noqa: PTH113  (raises for no text)
         return None
     remedies = [f"A file with a request: vidkit generate --request {broken.text}"]
     remedies += [f'A picture: vidkit generate --image-path {broken.text} --prompt "TEXT"']

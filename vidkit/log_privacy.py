@@ -7,6 +7,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,8 +60,12 @@ def without_places(traceback: str) -> str:
 
 
 def own_folders() -> Sequence[str]:
-    """Those that name the user, spaces and all."""
-    return [f"{folder}{end}" for folder in {Path.home(), Path.cwd()} if len(folder.parts) > 1 for end in "/\\"]
+    """Those that name the user, spaces and all; but for one that is gone, or that nobody knows."""
+    folders = set[Path]()
+    for place in (Path.home, Path.cwd):
+        with suppress(OSError, RuntimeError):
+            folders.add(place())
+    return [f"{folder}{end}" for folder in folders if len(folder.parts) > 1 for end in "/\\"]
 
 
 def longest_first(texts: Iterable[str]) -> list[str]:

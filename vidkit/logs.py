@@ -172,20 +172,22 @@ class TextLines(OneLine):
 
 
 class JsonLines(TextLines):
-    """For a program: one JSON object a line, with what the record carries as `data`."""
+    """For a program: one JSON object a line, with what the record carries as `data` under keys that it has not itself.
+
+    Who makes the data leaves out what is private, as `request_log` does.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        own = {
             "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "process": record.process,
             **({"request": int(_tag)} if _tag else {}),
             "message": kept(record.getMessage(), self._private),
-            **getattr(record, "data", {}),
             **({"traceback": self.formatException(record.exc_info)} if record.exc_info else {}),
         }
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps({**own, **getattr(record, "data", {}), **own}, ensure_ascii=False, default=str)
 
 
 def kept(text: str, private: bool) -> str:

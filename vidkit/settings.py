@@ -59,10 +59,10 @@ class LogSettings(Part):
     everywhere: bool = setting(
         False, "Whether clips that other programs make with vidkit are logged too.", "VIDKIT_LOG_EVERYWHERE"
     )
-    megabytes: Annotated[float, Field(gt=0), PlainNumber] = setting(
+    megabytes: Annotated[float, Field(gt=0, le=1e6), PlainNumber] = setting(
         5.0, "MB that a log file may have; then it is generation.log.1, and a new one begins.", "VIDKIT_LOG_MEGABYTES"
     )
-    files: Annotated[int, Field(ge=2), PlainNumber] = setting(
+    files: Annotated[int, Field(ge=2, le=1000), PlainNumber] = setting(
         5, "How many log files are kept, the present one included.", "VIDKIT_LOG_FILES"
     )
 
@@ -120,7 +120,8 @@ class Settings(Part):
     )
     allowed_folders: list[WholeFolder] | None = setting(
         None,
-        "Folders that a request's pictures, models and clips must lie in, beside the data folder; null: anywhere.",
+        "Folders that a request's pictures, models and clips must lie in, beside the data folder; null in config.json: "
+        "anywhere.",
         "VIDKIT_ALLOWED_FOLDERS",
     )
     limits: ResourceLimits = ResourceLimits()

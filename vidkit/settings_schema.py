@@ -155,9 +155,8 @@ def in_words(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"a list of {in_words(schema.get('items', {})).removeprefix('a ')}s"
     words = TYPES.get(schema.get("format", ""), TYPES.get(schema.get("type", ""), "a value"))
-    bounds = [f"at least {schema[name]:g}" for name in ("minimum",) if name in schema]
-    bounds += [f"at most {schema[name]:g}" for name in ("maximum",) if name in schema]
-    bounds += [f"more than {schema[name]:g}" for name in ("exclusiveMinimum",) if name in schema]
+    limits = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
+    bounds = [f"{told} {schema[name]:.15g}" for name, told in limits.items() if name in schema]
     return words + (f" of {' and '.join(bounds)}" if bounds else "")
 
 

@@ -66,7 +66,10 @@ class Supervisor:
         worker = self._running(on_event)
         watch = Watch(worker, settings_or_defaults().limits.time, self._overtime)
         try:
-            self._send({"request": dict(request)})
+            try:
+                self._send({"request": dict(request)})
+            except BrokenPipeError:  # it died before it read the request; its exit says how
+                return self._post_mortem(worker, request, watch)
             if self.cancelled:  # by a signal that came before there was a worker to tell
                 self.cancel()
             for event in events(worker):
@@ -76,8 +79,6 @@ class Supervisor:
                     return event["response"], event["exitCode"]
                 watch.see(event)
                 on_event(event.get("progress", event))
-        except BrokenPipeError:
-            pass  # it died before it read the request; its exit says how
         finally:
             watch.stop()
         return self._post_mortem(worker, request, watch)
