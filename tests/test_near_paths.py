@@ -45,3 +45,9 @@ def test_a_relative_path_says_where_it_was_looked_for(folder: Path, monkeypatch:
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "~nobody-of-this-name/x"])
 def test_what_no_file_can_be_called(path: str) -> None:
     assert near_paths(Path("/") / path if path[0] != "~" else Path(path))
+
+
+def test_a_folder_is_told_to_be_one_and_nothing_is_suggested_that_failed(tmp_path: Path) -> None:
+    assert near_paths(tmp_path) == [f"Name a file in it: {tmp_path} is a folder"]
+    (tmp_path / "photo.jpg").touch()
+    assert not any("Did you mean" in told for told in near_paths(tmp_path / "photo.jpg"))

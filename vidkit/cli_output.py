@@ -117,10 +117,12 @@ class UnhurriedStream(io.TextIOBase):
             self._moved.notify_all()
 
     def _put(self, text: str) -> None:
+        if not text:
+            return
         with self._moved:
             if len(self._waiting) >= MOST_WAITING:
-                self._left_out += 1
-            elif text:
+                self._left_out += len(text.splitlines())
+            else:
                 self._waiting.append(text)
                 self._moved.notify_all()
 

@@ -25,16 +25,19 @@ def near_paths(path: Path, parameter: str | None = None) -> list[str]:
 
 
 def suggestions(full: Path, given: Path, parameter: str | None) -> list[str]:
-    if full.parent.is_dir():
-        found = [said(full.with_name(name), parameter) for name in alike(full.parent, full.name)]
+    if full.is_dir():
+        told = [f"Name a file in it: {full} is a folder"]
+    elif full.parent.is_dir():
+        near = [name for name in alike(full.parent, full.name) if name != full.name]
+        found = [said(full.with_name(name), parameter) for name in near]
         told = found or [f"Look into {full.parent}: it has nothing of a name like {full.name}"]
     else:
         folder = next(parent for parent in full.parents if parent.is_dir())
         missing = full.relative_to(folder).parts[0]
-        near = [folder / name for name in alike(folder, missing) if (folder / name).is_dir()]
-        whole = [one / full.relative_to(folder / missing) for one in near]
+        folders = [folder / name for name in alike(folder, missing) if (folder / name).is_dir()]
+        whole = [one / full.relative_to(folder / missing) for one in folders]
         told = [said(one, parameter) for one in whole if one.exists()]
-        told = told or [f"Did you mean the folder {one}?" for one in near]
+        told = told or [f"Did you mean the folder {one}?" for one in folders]
         told = told or [f"Check the folder: {folder} has no {missing}"]
     return told if given.is_absolute() else [*told, f"Give the full path: this one was looked for in {Path.cwd()}"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vidkit.files import partial_files
 from vidkit.paths import local_path
-from vidkit.settings import load_settings
+from vidkit.settings import settings_or_defaults
 
 
 def remove_unfinished(request: Mapping[str, Any], pid: int) -> None:
@@ -33,4 +33,4 @@ def end_children() -> None:
 
 def output_folder(request: Mapping[str, Any]) -> Path:
     path = request.get("outputPath")
-    return local_path(path).absolute().parent if path else load_settings().output
+    return local_path(path).absolute().parent if path else settings_or_defaults().output

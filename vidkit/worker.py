@@ -68,9 +68,12 @@ class Inbox:
         self.token.cancel()  # whoever started us is gone
         self.requests.put(None)
         time.sleep(ALONE)
-        end_children()
-        remove_unfinished(self._last, os.getpid())
-        os._exit(1)  # out of whatever does not look at the token: a compilation, an encoder, a file that cannot be read
+        try:
+            end_children()
+            remove_unfinished(self._last, os.getpid())
+        finally:
+            # out of whatever does not look at the token: a compilation, an encoder, a file that cannot be read
+            os._exit(1)
 
 
 def serve(send: Send, inbox: Inbox, make: Make) -> None:

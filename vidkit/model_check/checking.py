@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from vidkit.errors import Cancelled
+from vidkit.confinement import temporary_parent
+from vidkit.errors import Cancelled, VidkitError
 from vidkit.finding import Finding, note, ok, problem, tally
 from vidkit.model_check import judging, looking
 from vidkit.model_check.making import WORKER, Clip, Failed, Maker
 from vidkit.model_check.request import CheckRequest
+from vidkit.settings import load_settings
 from vidkit.supervisor import OnEvent, Supervisor
 
 PLAIN: Final = "as it fits"
@@ -70,7 +72,7 @@ class Checking:
             Cancelled: within 5 s of `cancel`.
         """
         clips: list[Clip] = []
-        with tempfile.TemporaryDirectory(prefix="vidkit-check-") as folder:
+        with tempfile.TemporaryDirectory(prefix="vidkit-check-", dir=temporary_parent(load_settings())) as folder:
             try:
                 maker = Maker(self._wanted.found, Path(folder), self._supervisor, self._on_event)
                 findings = list(self._judged(maker, clips))
@@ -78,6 +80,10 @@ class Checking:
                 if failed.is_typed:
                     raise
                 findings = [*self._so_far(clips), failure(failed)]
+            except VidkitError:
+                if self._supervisor.cancelled:  # Ctrl-C ends our own ffmpeg too, which would be told as a broken clip
+                    raise Cancelled() from None
+                raise
             finally:
                 self._supervisor.close()
         return self._report(findings, clips)

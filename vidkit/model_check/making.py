@@ -71,7 +71,7 @@ class Failed(Exception):  # noqa: N818  (an answer, not an error of ours)
     @property
     def is_typed(self) -> bool:
         """Whether it is the request's or this machine's fault, and not that of the model that is checked."""
-        return self.response["category"] in ("input", "system")
+        return str(self.response["category"]) != "generation"
 
 
 class Maker:

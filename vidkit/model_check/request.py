@@ -55,7 +55,8 @@ def check_request(model: str | None, given: Mapping[str, Any], settings: Setting
     if model is not None:
         request |= {"base_model": model, "pipeline": given.get("pipeline") or family_of(model, settings)}
     params = GenerationParams(**request)
-    usual = resolve_request(params, settings)
+    limits = settings.limits.model_copy(update={"frames": None, "pixels": None})  # they are for what is made
+    usual = resolve_request(params, settings.model_copy(update={"limits": limits}))
     return CheckRequest(resolve_request(params.replace(**shorter(usual, given)), settings), usual.params)
 
 

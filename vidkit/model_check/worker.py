@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
 
 from vidkit import worker
+from vidkit.files import typed_write_errors
 from vidkit.generation import generate
 from vidkit.progress import CancelToken, OnProgress, Progress
 
@@ -38,10 +41,16 @@ def clip(request: dict[str, Any], on_progress: OnProgress, token: CancelToken) -
             request,
             on_progress=see,
             cancel=token,
-            on_frames=lambda frames: np.save(wanted["frames"], frames),
+            on_frames=lambda frames: keep(frames, Path(wanted["frames"])),
         )
     beside = {"steps": steps, "hostPeakBytes": host_peak()}
     return {**result.to_json(), "check": beside}
+
+
+def keep(frames: npt.NDArray[np.uint8], file: Path) -> None:
+    """Raises CriticalError `disk_full`; SetupError `output_not_writable`."""
+    with typed_write_errors(file):
+        np.save(file, frames)
 
 
 @contextmanager
