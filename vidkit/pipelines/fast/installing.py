@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from vidkit.pipelines.fast import blocks, layers
 from vidkit.pipelines.fast.attention import Texts
 from vidkit.pipelines.fast.guidance import ask_again, ask_once
+from vidkit.pipelines.forwards import Forward
 
 #: on a CPU, fast forwards of the layers around transformer blocks, by class
 LAYERS: Final[dict[str, Callable[..., Any]]] = {
@@ -35,15 +35,8 @@ class Measures(Protocol):
     def host_skips(self) -> bool: ...
 
 
-@dataclass(frozen=True)
-class FastForward:
-    """A module's forward in the place of its class's."""
-
-    forward: Callable[..., Any]
-    first: tuple[Any, ...]
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self.forward(*self.first, *arguments, **options)
+class FastForward(Forward):
+    """One that is installed here."""
 
 
 def install(pipe: Any, measures: Measures) -> None:

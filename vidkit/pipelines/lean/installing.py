@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Protocol
 
+from vidkit.pipelines.forwards import Forward
 from vidkit.pipelines.lean import layers, temporal
 from vidkit.pipelines.lean.halves import by_halves
 from vidkit.pipelines.lean.slicing import SLICE_BYTES, Slicing
@@ -39,15 +39,8 @@ class Measures(Protocol):
     def host_skips(self) -> bool: ...
 
 
-@dataclass(frozen=True)
-class LeanForward:
-    """A module's forward in the place of its class's."""
-
-    forward: Callable[..., Any]
-    first: tuple[Any, ...]
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self.forward(*self.first, *arguments, **options)
+class LeanForward(Forward):
+    """One that is installed here."""
 
 
 def install(pipe: Any, measures: Measures, slice_bytes: int = SLICE_BYTES) -> None:
