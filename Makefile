@@ -22,8 +22,8 @@ lint: $(READY)
 # The report is tested in a real browser; on Debian it is installed where it is missing and we may.
 pytest: $(READY)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -q -y chromium)
-	# one file's tests stay in one process, which computes with one thread, as there are few cores; in their own order,
-	# or those of few long tests would come last, one process idle
+	# one file's tests stay in one process, which computes with one thread, as there are few cores; in the order that
+	# tests/conftest.py gives them, the longest first, or one process would be idle in the end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(READY)

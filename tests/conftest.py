@@ -23,6 +23,19 @@ import pytest
 if TYPE_CHECKING:
     from tiny_models import TinyAnimateDiff
 
+#: The files that take longest come first, so that of two processes none is left with one of them in the end; those that
+#: wait for other programs in turn with those that compute.
+LONGEST = (
+    *("test_panel_jupyterlab", "test_windows", "test_sweep_ray", "test_bundled_animatediff", "test_readme"),
+    *("test_pipelines", "test_sweep_runner", "test_bundled", "test_cli", "test_training", "test_notebooks"),
+    *("test_front_ends", "test_generation", "test_supervisor", "test_check", "test_lean", "test_sweep_engine"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))  # in a file they stay as they are
+
 
 @pytest.fixture(autouse=True)
 def vidkit_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -315,13 +315,17 @@ def test_listening_costs_next_to_nothing(start: Callable[..., Process]) -> None:
 
 
 def test_no_thread_without_a_device_or_models() -> None:
-    lock = DeviceLock(Nothing())
+    lock, others = DeviceLock(Nothing()), set(threading.enumerate())
+
+    def listens() -> bool:
+        return "vidkit device" in [thread.name for thread in set(threading.enumerate()) - others]
+
     with lock.turn(None, "the CPU", "making a clip", ignore):
         assert lock.holders() == []
-        assert "vidkit device" not in [thread.name for thread in threading.enumerate()]
+        assert not listens()
     with lock.turn("device", "the GPU", "making a clip", ignore):
-        assert "vidkit device" in [thread.name for thread in threading.enumerate()]
-    wait_for(lambda: "vidkit device" not in [thread.name for thread in threading.enumerate()], 1)
+        assert listens()
+    wait_for(lambda: not listens())
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import ipywidgets
 import pytest
 from clips import saved
+from command_line import quickest
 from panel_runs import made, moving, request, wait_until
 from PIL import Image
 
@@ -279,14 +280,10 @@ def test_two_thousand_clips_are_no_burden(page: Page) -> None:
         (folder / "manifest.json").write_text(text.replace(run.key, f"{number:016x}" * 4))
     page.view.refresh()
 
-    def seconds(act: Any) -> float:
-        began = time.perf_counter()
-        act()
-        return time.perf_counter() - began
-
-    assert seconds(page.view.refresh) < 0.25
-    assert seconds(page.view.on.click) < 0.05
-    assert seconds(lambda: page.choose(3)) < 0.05
+    assert quickest(page.view.refresh) < 0.25
+    assert quickest(page.view.on.click) < 0.05
+    places = iter(range(3, 10))  # another each time
+    assert quickest(lambda: page.choose(next(places))) < 0.05
 
 
 @pytest.mark.usefixtures("no_warm_pipeline")

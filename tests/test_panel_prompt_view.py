@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import re
 import threading
-import time
-from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
 import ipywidgets
 import pytest
+from command_line import quickest
 from tiny_models import TinyAnimateDiff
 
 from vidkit.panel.prompt_library import PromptLibrary
@@ -223,19 +222,10 @@ def test_animatediff_counts_the_tokens_of_its_own_model(page: Page, tiny_animate
     assert notes(page)[1] == "100 tokens: encoded in 2 chunks of 75, nothing is cut"
 
 
-def fastest(act: Callable[[], object]) -> float:
-    def seconds() -> float:
-        start = time.perf_counter()
-        act()
-        return time.perf_counter() - start
-
-    return min(seconds() for _ in range(5))
-
-
 def test_after_the_first_time_the_notes_take_20_milliseconds_at_most(page: Page) -> None:
     params, models, limits = told(page, pipeline="animatediff")
     long = params.replace(prompt="slow cinematic zoom in, " * 60)
-    assert fastest(lambda: page.view.tell(long, models, limits)) < 0.02
+    assert quickest(lambda: page.view.tell(long, models, limits)) < 0.02
 
 
 def test_markup_in_a_prompt_stays_text(page: Page) -> None:

@@ -57,7 +57,10 @@ def commands(page: Path) -> Iterator[tuple[str, str | None]]:
 def world(
     tmp_path: Path, vidkit_home: Path, tiny_svd_folder: Path, tiny_animatediff: TinyAnimateDiff, full_size_models: Path
 ) -> Path:
-    """A folder with everything that the commands name. Where they name no SVD model a small one is used."""
+    """A folder with everything that the commands name. Where they name no SVD model a small one is used.
+
+    A sweep has two seeds in place of four.
+    """
     folder, models = tmp_path / "here", vidkit_home / "models"
     folder.mkdir()
     shutil.copy(picture_path("example:photo"), folder / "photo.jpg")
@@ -69,7 +72,8 @@ def world(
     for page in PAGES:
         for text in blocks(page, "yaml"):
             if text.startswith("base:"):
-                (folder / "sweep.yaml").write_text(text.replace("bundled:tiny-svd", "small"))
+                smaller = text.replace("bundled:tiny-svd", "small").replace("random [4]", "random [2]")
+                (folder / "sweep.yaml").write_text(smaller)
     save_motion_module(tiny_animatediff.motion_adapter, folder / "some.safetensors")
     save_single_file(tiny_animatediff.base, folder / "realistic.safetensors")
     as_pickle(folder / "some.safetensors", folder / "old.ckpt")

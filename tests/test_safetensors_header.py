@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import quickest
 from model_files import Shapes, overwrite, write_raw, write_shapes
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -157,9 +158,7 @@ def test_hostile_header_is_one_typed_error(tmp_path: Path, case: str) -> None:
 def test_million_empty_tensors_are_refused_at_once(tmp_path: Path) -> None:
     one = b'"tensor%07d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     path = write_raw(tmp_path / "million.safetensors", b"{" + b",".join(one % i for i in range(1_000_000)) + b"}")
-    started = time.perf_counter()
-    expect_refusal(path, "more than the")
-    assert time.perf_counter() - started < 0.2
+    assert quickest(lambda: expect_refusal(path, "more than the")) < 0.2
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 9, 100, -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,14 @@ if TYPE_CHECKING:
 
 def tensors_of(component: Any) -> list[torch.Tensor]:
     """Parameters and buffers of a network; a tokenizer or an image processor has none."""
-    return [*component.parameters(), *component.buffers()] if hasattr(component, "parameters") else []
+    return list(each_tensor(component))
+
+
+def each_tensor(component: Any) -> Iterator[torch.Tensor]:
+    """The same one by one: whoever wants the first does not look for the others."""
+    if hasattr(component, "parameters"):
+        yield from component.parameters()
+        yield from component.buffers()
 
 
 def size_of(component: Any) -> int:

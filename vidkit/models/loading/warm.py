@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vidkit.models.loading.tensors import move, size_of, tensors_of
+from vidkit.models.loading.tensors import each_tensor, move, size_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Kept:
     @property
     def place(self) -> str:
         """Where it is, "cuda" or "cpu"."""
-        return next((tensor.device.type for tensor in tensors_of(self.component)), "cpu")
+        return next((tensor.device.type for tensor in each_tensor(self.component)), "cpu")
 
 
 class WarmComponents:
