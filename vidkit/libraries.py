@@ -1,12 +1,17 @@
-"""Quiet use of transformers and diffusers while models load; and what keeps libraries from telling about their use."""
+"""transformers and diffusers: imported without what is not used of them, quiet while models load; and no telemetry."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.metadata
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 #: read by huggingface_hub, diffusers and transformers as they are imported; by Ray, as it starts. JupyterLab's look for
 #: news and updates is off by its configuration (`cli_lab`).
@@ -17,10 +22,81 @@ NO_TELEMETRY: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+#: What transformers and diffusers import of SciPy, for losses of object detection and for what few schedulers are asked
+#: for; by module the functions that they import by name.
+FROM_SCIPY: Final[Mapping[str, tuple[str, ...]]] = {
+    "scipy.integrate": (),
+    "scipy.optimize": ("linear_sum_assignment",),
+    "scipy.stats": (),
+}
+
 
 def tell_nobody() -> None:
     """Libraries that are loaded from here on, and the processes started, tell nobody of their use."""
     os.environ.update(NO_TELEMETRY)
+
+
+def import_networks() -> None:
+    """transformers' and diffusers' modules that any model is loaded with: seconds, the first time."""
+    with scipy_when_used():
+        import diffusers
+        import transformers
+
+        for library, name in (
+            (transformers, "CLIPTextModel"),
+            (transformers, "CLIPVisionModelWithProjection"),
+            (diffusers, "UNetMotionModel"),
+            (diffusers, "StableVideoDiffusionPipeline"),
+        ):
+            getattr(library, name)  # is what imports it, and what others share with it
+        diffusers.EulerDiscreteScheduler.from_config({})  # asks all schedulers whether they are compatible
+
+
+@contextmanager
+def scipy_when_used() -> Iterator[None]:
+    """What is imported inside gets SciPy's slow modules as they are first used, and many never are."""
+    waiting = {name: Waiting(name, functions) for name, functions in FROM_SCIPY.items() if name not in sys.modules}
+    sys.modules.update(waiting)
+    try:
+        yield
+    finally:
+        for name, module in waiting.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class Waiting(ModuleType):
+    """A module that is imported when something of it is asked for. functions: may be asked for, until they are called.
+
+    To whoever holds it, in other threads too, it is the module itself.
+    """
+
+    def __init__(self, name: str, functions: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self._functions = functions
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by `import` itself
+            raise AttributeError(name)
+        if name in self._functions:
+            return lambda *args, **options: getattr(self._imported(), name)(*args, **options)
+        return getattr(self._imported(), name)
+
+    def _imported(self) -> ModuleType:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return importlib.import_module(self.__name__)
+
+
+@contextmanager
+def packages_listed_once() -> Iterator[None]:
+    """Both libraries read the metadata of every installed package as they are imported; inside, it is read once."""
+    read = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = functools.cache(read)
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = read
 
 
 @contextmanager
@@ -30,8 +106,9 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    import transformers.utils.logging as transformers_logging
-    from diffusers.utils import logging as diffusers_logging
+    with packages_listed_once():
+        import transformers.utils.logging as transformers_logging
+        from diffusers.utils import logging as diffusers_logging
 
     bars = (transformers_logging.is_progress_bar_enabled(), diffusers_logging.is_progress_bar_enabled())
     transformers_logging.disable_progress_bar()
@@ -39,6 +116,7 @@ def quiet() -> Iterator[None]:
     for logger in loggers:  # importing the libraries sets their own levels
         logger.setLevel(logging.ERROR)
     try:
+        import_networks()  # some of which gives advice
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

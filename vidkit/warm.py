@@ -6,6 +6,7 @@ adapter, base model, LoRA, scheduler or conditioning mode costs what is new abou
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -147,12 +148,13 @@ def pipeline_key(job: Job) -> Hashable:
     """What a pipeline depends on beside its components.
 
     The conditioning decides its class, and what of a PIA adapter is used; the scheduler is the base model's, or what
-    the folder around it says where it is one file.
+    the folder around it, or a card, says where it is one file.
     """
     models = sorted((name, sha256) for name, sha256 in job.hashes.items() if not is_lora(name))
     base = job.models["base_model"]
     around = str(base.configs) if base.path.is_file() else ""
-    return (job.params.pipeline, job.params.conditioning, *models, around)
+    cards = [json.dumps(model.card.get("scheduler")) for name, model in job.models.items() if not is_lora(name)]
+    return (job.params.pipeline, job.params.conditioning, *models, around, *cards)
 
 
 def component_keys(job: Job, plan: Plan, parts: Mapping[str, Part]) -> dict[str, Hashable]:
@@ -173,17 +175,17 @@ def loaded(
 
 def assembled(job: Job, components: Mapping[str, Any]) -> Any:
     """A pipeline of loaded components, which are in one place."""
-    return typed_loading(job, lambda: job.family.assemble(job.params, job.models, components))
+    with quiet():
+        return typed_loading(job, lambda: job.family.assemble(job.params, job.models, components))
 
 
 def typed_loading(job: Job, work: Callable[[], Result]) -> Result:
-    with quiet():
-        try:
-            return work()
-        except LOAD_ERRORS as error:
-            if typed_failure(error, job.params) is not None:  # out of memory and the like: not the model's fault
-                raise
-            raise unloadable(job, error) from error
+    try:
+        return work()
+    except LOAD_ERRORS as error:
+        if typed_failure(error, job.params) is not None:  # out of memory and the like: not the model's fault
+            raise
+        raise unloadable(job, error) from error
 
 
 def unloadable(job: Job, error: Exception) -> SetupError:

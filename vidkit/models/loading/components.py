@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from vidkit.libraries import quiet
 from vidkit.models.files.config_files import invalid_config, read_json
 from vidkit.models.files.file_format import FETCH_AGAIN, invalid, quoted
 from vidkit.models.files.folder_safety import check_folder
@@ -43,6 +44,9 @@ TOOLS: Final = {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"), "feature_ex
 
 #: keys of weights that are made anew: counted positions, a temperature that only training uses
 DERIVED: Final = (".position_ids", "logit_scale")
+
+#: modules whose functions draw new weights; transformers puts its own in the place of torch's
+INITIALISERS: Final = ("torch.nn.init", "transformers.initialization")
 
 #: levels above the modules' own names that some releases of transformers write
 LEVELS: Final = ("text_model.", "vision_model.")
@@ -82,7 +86,7 @@ def load_parts(
             check_pipeline_file(inspect(model.path))
     networks = {name: part for name, part in parts.items() if part.name in NETWORKS}
     weights = {name: weights_of(part, dtype) for name, part in networks.items()}
-    with reading(weights, device, dtype) as under_way:
+    with reading(weights, device, dtype) as under_way, quiet():  # quiet imports the libraries, meanwhile
         components: dict[str, Any] = {name: tool(part) for name, part in parts.items() if name not in networks}
         modules = {name: built(part) for name, part in networks.items()}
         for name in under_way.complete(on_read):
@@ -129,7 +133,7 @@ def without_weights() -> Any:
     class WithoutWeights(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             options = {**(kwargs or {})}
-            if getattr(function, "__module__", None) == "torch.nn.init":
+            if getattr(function, "__module__", None) in INITIALISERS:
                 return options.get("tensor", args[0] if args else None)
             if function is torch.empty:
                 options["device"] = "meta"

@@ -1,0 +1,147 @@
+"""What stands between a process's start and its first denoising step: what is imported, in which order, and built."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import TinyAnimateDiff
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.start import VIDKIT, bundled, phases, summary, vidkit_start
+from vidkit import libraries
+from vidkit.models.loading.components import Part, built
+from vidkit.models.locate import describe
+
+FRESH = """
+import sys, threading
+from pathlib import Path
+
+told = []
+def note(event, arguments):
+    if event == "import":
+        told.append(arguments[0])
+    elif event == "open" and str(arguments[0]).endswith(".safetensors"):
+        told.append(threading.current_thread().name.rpartition("_")[0])
+
+import torch
+from vidkit.models.loading.components import Part, load_parts
+from vidkit.models.locate import describe
+from vidkit.pipelines import FAMILIES
+
+model = describe(Path(sys.argv[1]))
+assert "diffusers" not in sys.modules and "transformers" not in sys.modules
+sys.addaudithook(note)
+parts = {name: Part(model, name) for name in ("unet", "vae", "image_encoder", "feature_extractor")}
+components = load_parts(parts, "cpu", "float32")
+FAMILIES["svd"].assemble(None, {"base_model": model}, components)
+assert told.index("vidkit-read") < told.index("diffusers"), "the weights are read while the libraries are imported"
+slow = {"scipy.stats", "scipy.optimize", "scipy.integrate"}
+assert not slow & sys.modules.keys() and not slow & {*told}, "SciPy is imported, which nobody has used"
+
+# and what needs it has it
+from diffusers import EulerDiscreteScheduler, LMSDiscreteScheduler
+from transformers.loss import loss_for_object_detection
+rows, columns = loss_for_object_detection.linear_sum_assignment([[1, 2], [2, 5]])
+assert (list(rows), list(columns)) == ([0, 1], [1, 0])
+beta = EulerDiscreteScheduler(use_beta_sigmas=True)
+beta.set_timesteps(5)
+assert beta.sigmas[0] > beta.sigmas[1] > 0
+steps = LMSDiscreteScheduler()
+steps.set_timesteps(5)
+assert steps.get_lms_coefficient(2, 1, 0) != 0
+assert slow <= sys.modules.keys()
+"""
+
+
+def test_weights_are_read_while_the_libraries_are_imported_and_scipy_waits() -> None:
+    folder = bundled()["svd"]["baseModel"]
+    done = subprocess.run([sys.executable, "-c", FRESH, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_waiting_module_is_the_module_once_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "slow_for_a_test"
+    (tmp_path / f"{name}.py").write_text("def twice(x): return 2 * x\nthrice = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(libraries, "FROM_SCIPY", {name: ("twice",)})
+    with libraries.scipy_when_used():
+        held = __import__(name)
+        twice = held.twice
+        assert isinstance(held, libraries.Waiting)
+    assert name not in sys.modules
+    assert twice(4) == 8
+    assert held.thrice == 3
+    assert not isinstance(sys.modules.pop(name), libraries.Waiting)
+    with libraries.scipy_when_used():
+        held = __import__(name)
+        assert held.thrice == 3  # another thread, meanwhile
+    assert not isinstance(sys.modules.pop(name), libraries.Waiting)
+
+
+def test_a_module_that_is_there_is_not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "FROM_SCIPY", {"json": ()})
+    before = sys.modules["json"]
+    with libraries.scipy_when_used():
+        assert sys.modules["json"] is before
+    assert sys.modules["json"] is before
+
+
+def test_the_installed_packages_are_listed_once_and_python_is_left_as_it_was() -> None:
+    before = importlib.metadata.packages_distributions
+    with libraries.packages_listed_once():
+        assert importlib.metadata.packages_distributions() is importlib.metadata.packages_distributions()
+    assert importlib.metadata.packages_distributions is before
+
+
+class Counting(TorchDispatchMode):
+    """The operations that torch is asked for, by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["unet", "vae", "image_encoder", "text_encoder"])
+def test_no_weight_is_drawn_as_a_module_is_built(
+    tiny_svd_folder: Path, tiny_animatediff: TinyAnimateDiff, name: str
+) -> None:
+    folder = tiny_animatediff.base if name == "text_encoder" else tiny_svd_folder
+    with Counting() as counting:
+        module = built(Part(describe(folder), name))
+    assert any(weight.is_meta for weight in module.parameters())
+    drawn = {"normal_", "uniform_", "normal", "uniform", "bernoulli_", "trunc_normal_"}
+    assert not drawn & counting.names
+
+
+def test_drawing_is_seen_where_it_happens() -> None:
+    with Counting() as counting:
+        torch.nn.Linear(2, 2)
+    assert "uniform_" in counting.names
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------------
+
+
+def test_phases_add_up_to_the_whole() -> None:
+    assert phases({"one": 1.0, "two": 1.5}) == {"seconds": 1.5, "one": 1.0, "two": 0.5}
+    found = summary([phases({"one": 3.0}), phases({"one": 1.0}), phases({"one": 2.0})])
+    assert found == {"best": {"seconds": 1.0, "one": 1.0}, "median": 2.0, "all": [3.0, 1.0, 2.0]}
+
+
+def test_a_start_is_measured_up_to_its_first_step(tmp_path: Path) -> None:
+    request = {**bundled()["svd"], "numFrames": 2, "numInferenceSteps": 2}
+    found = vidkit_start(request, tmp_path)
+    assert found.keys() == {"seconds", *VIDKIT}
+    assert all(seconds >= 0 for seconds in found.values())
+    assert found["seconds"] == pytest.approx(sum(found[phase] for phase in VIDKIT), abs=0.01)
+    assert not list(tmp_path.iterdir()), "it was stopped"
