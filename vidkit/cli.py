@@ -70,7 +70,8 @@ def run_command(given: list[str]) -> int:
         if rest and "unknown_options" not in options:  # `vidkit lab` hands them on
             raise unknown_argument(getattr(options, "json", None), rest)
         options.unknown_options = rest
-        return int(options.run(options, output))
+        code = int(options.run(options, output))
+        return EXIT_CODES["critical"] if output.is_lost else code
     except VidkitError as error:
         log_failure("command", error, with_message=False)  # which may quote the request, prompt and all
         failure = error
@@ -142,7 +143,8 @@ def run_generate(options: argparse.Namespace, output: Output) -> int:
             return run_lines(supervisor, output, signals)
         request = merged_request(options, signals.wait)
         response, code = supervisor.run(GenerationParams(**request).to_wire(), output.event)
-        return code if output.response(response) else EXIT_CODES["critical"]
+        output.response(response)
+        return code
     finally:
         supervisor.close()
 

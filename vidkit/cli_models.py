@@ -108,6 +108,7 @@ def headings(settings: Settings) -> dict[str, str]:
 def described(listed: list[Listed]) -> list[dict[str, Any]]:
     """What each is, and the base models here that each part goes with."""
     from vidkit.models.entries import in_gigabytes
+    from vidkit.models.listing import look_at
 
     looks = [(one, *look_at(one)) for one in listed]
     bases = {one.name: found for one, found, _ in looks if found is not None and is_base(found)}
@@ -127,17 +128,6 @@ def described(listed: list[Listed]) -> list[dict[str, Any]]:
         }
         for one, found, problem in looks
     ]
-
-
-def look_at(listed: Listed) -> tuple[Inspection | None, str | None]:
-    from vidkit.models.inspection import inspect
-
-    if listed.problem is not None:
-        return None, listed.problem
-    try:
-        return inspect(listed.path), None
-    except SetupError as error:
-        return None, error.message
 
 
 def is_base(found: Inspection) -> bool:
@@ -168,15 +158,19 @@ def available(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:
     from vidkit.cli_models_text import table_lines
-    from vidkit.models.checkpoints.words import in_words
+    from vidkit.models.checkpoints.words import in_words, written
     from vidkit.models.compatibility import why_not_together
     from vidkit.models.inspection import inspect
-    from vidkit.models.locate import find
+    from vidkit.models.locate import card_file, find, read_card
 
     settings = load_settings()
     found = inspect(find(options.model, settings, "model"))
     document = asdict(found) | {"path": str(found.path), "title": found.title, "details": dict(found.details)}
     told: dict[str, Any] = {"path": found.path, **in_words(found)}
+    own = card_file(found.path)
+    document["card"] = read_card(own) if own.is_file() else None
+    if document["card"]:
+        told |= {f"card: {key}": written(value) for key, value in document["card"].items()}
     if options.base is not None:
         reason = why_not_together(found, inspect(find(options.base, settings, "base model")))
         document["base"] = {"model": options.base, "compatible": reason is None, "reason": reason}
@@ -197,7 +191,7 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
 
 
 def run_remove(options: argparse.Namespace, output: Output) -> int:
-    from vidkit.models.locate import find
+    from vidkit.models.locate import card_file, find
     from vidkit.models.registry import find_registered, unregister
 
     settings = load_settings()
@@ -214,7 +208,7 @@ def run_remove(options: argparse.Namespace, output: Output) -> int:
         confirm(deletable(path, settings), options.yes)
         linked = any(file.is_symlink() for file in (path, *path.rglob("*")))
         kept = "its links are deleted, what they led to is not (hf cache rm)" if linked else "its files are deleted"
-        deleted = delete(path)
+        deleted = delete(path, card_file(path))
     if entry is not None:
         unregister(settings, f"{entry.family}/{entry.name}")  # another family may have the name too
     path = entry.path if entry else path
@@ -247,11 +241,15 @@ def confirm(path: Path, yes: bool) -> None:
         raise Cancelled(message="Nothing was removed.")
 
 
-def delete(path: Path) -> list[str]:
-    """A link's target stays: it is somebody else's, or the hub's cache. What is there no more needs no deleting."""
+def delete(path: Path, card: Path) -> list[str]:
+    """A link's target stays: it is somebody else's, or the hub's cache. What is there no more needs no deleting.
+
+    card: of the model, which goes with it.
+    """
     with typed_write_errors(path):
         if path.is_symlink() or path.is_file():
             path.unlink()
+            card.unlink(missing_ok=True)
         elif path.is_dir():
             gone = path.with_name(f".{path.name}.removed")  # hidden at once: half a model is none
             path.replace(gone)

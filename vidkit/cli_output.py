@@ -24,16 +24,21 @@ class Output:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        #: whether a document got lost: stdout is a file on a full disk, say
+        self.is_lost = False
 
     def event(self, event: dict[str, Any]) -> None:
         self._write(sys.stderr, str(event["log"]) if "log" in event else json.dumps(event))
 
     def response(self, response: Mapping[str, Any]) -> bool:
-        """False when it got lost: stdout is a file on a full disk, say."""
+        """False when it got lost."""
         return self.text(json.dumps(response))
 
     def text(self, text: str) -> bool:
-        return self._write(sys.stdout, text)
+        """False when it got lost."""
+        arrived = self._write(sys.stdout, text)
+        self.is_lost = self.is_lost or not arrived
+        return arrived
 
     def _write(self, stream: TextIO | None, line: str) -> bool:
         if stream is None:  # closed before we began; print() would take stdout for it

@@ -8,8 +8,8 @@ from typing import Final
 from vidkit.errors import SetupError
 from vidkit.finding import Finding, note, ok, plural, problem
 from vidkit.models.compatibility import why_not_together
-from vidkit.models.inspection import Inspection, inspect
-from vidkit.models.listing import Listed, listed_models
+from vidkit.models.inspection import Inspection
+from vidkit.models.listing import Listed, listed_models, look_at
 from vidkit.settings import settings_or_defaults
 
 TOPIC: Final = "models"
@@ -29,16 +29,6 @@ def findings() -> Iterator[Finding]:
     found = [(one, inspection) for one, inspection, _ in looks if inspection is not None]
     yield svd(found)
     yield animatediff(found)
-
-
-def look_at(listed: Listed) -> tuple[Inspection | None, str | None]:
-    """What it is, or why nobody can tell."""
-    if listed.problem is not None:
-        return None, listed.problem
-    try:
-        return inspect(listed.path), None
-    except SetupError as error:
-        return None, error.message
 
 
 def broken(models: Sequence[tuple[Listed, str]]) -> Iterator[Finding]:

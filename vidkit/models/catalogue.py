@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidkit.errors import InputError
 from vidkit.models.checkpoints.findings import Kind
-from vidkit.params import GenerationParams, canonical_name, canonical_names
+from vidkit.params import GenerationParams, canonical_name, canonical_names, group_of
 
 FILE: Final = Path(__file__).with_name("catalogue.yaml")
+
+#: groups of parameters that a card says nothing of: which picture and models, and what becomes of the clip
+NOT_OF_A_CARD: Final = ("picture", "model", "output", "hidden")
 
 
 class Need(BaseModel):
@@ -70,6 +73,8 @@ class Published(BaseModel):
             GenerationParams(**{"image_path": "any", "prompt": "any", **canonical_names(defaults)})
         except InputError as error:
             raise ValueError(f"the card of {self.name}: {error.message}") from error
+        if wrong := not_of_a_card(defaults):
+            raise ValueError(f"the card of {self.name} sets {', '.join(wrong)}")
         return self
 
     @property
@@ -122,6 +127,11 @@ def find_published(wanted: str) -> Published | None:
     by_name = [one for one in catalogue() if one.name == folded]
     found = by_name or [one for one in catalogue() if one.repository and one.repository.lower() == folded]
     return found[0] if len(found) == 1 else None
+
+
+def not_of_a_card(defaults: Mapping[str, Any]) -> list[str]:
+    """Those of a card's defaults that no card can set. What it says comes too late to choose models by it."""
+    return [name for name in canonical_names(defaults) if name == "prompt" or group_of(name) in NOT_OF_A_CARD]
 
 
 def span(low: float, high: float) -> str:

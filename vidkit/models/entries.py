@@ -12,7 +12,7 @@ from vidkit.files import typed_write_errors, written_whole
 from vidkit.models.catalogue import Published
 from vidkit.models.folder_scan import CUSTOM
 from vidkit.models.inspection import Inspection
-from vidkit.models.locate import CARD_FILE, find
+from vidkit.models.locate import card_file, find
 from vidkit.models.registry import NAME, Entry, is_same_place, register, registered
 from vidkit.settings import Settings
 
@@ -69,13 +69,13 @@ def leads_only_to(name: str, path: Path, settings: Settings) -> bool:
         return True
 
 
-def write_card(published: Published, folder: Path) -> None:
-    """Put what the catalogue knows of the settings a model was made for beside it, as `vidkit.json`.
+def write_card(published: Published, model: Path) -> None:
+    """Put what the catalogue knows of the settings a model was made for where its card is looked for.
 
     A card that came with it stays. Raises SetupError `output_not_writable`, CriticalError `disk_full`.
     """
-    file = folder / CARD_FILE
-    if not published.card or not folder.is_dir() or file.exists():
+    file = card_file(model)
+    if not published.card or file.exists():
         return
     card = {"name": published.name, "description": published.title, "licence": published.licence, **published.card}
     with typed_write_errors(file), written_whole(file) as temporary:

@@ -1,6 +1,6 @@
 """The models on this machine by the names that requests call them: bundled, in the models folder, registered, defaults.
 
-Looks at names alone: what each of them is, inspection tells.
+Listing looks at names alone; `look_at` tells what one of them is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from vidkit.confinement import check_model_allowed
-from vidkit.errors import InputError, VidkitError
+from vidkit.errors import InputError, SetupError, VidkitError
 from vidkit.models.folder_scan import candidates
+from vidkit.models.inspection import Inspection, inspect
 from vidkit.models.locate import BUNDLED_FOLDER, BUNDLED_PREFIX, find
 from vidkit.models.registry import Entry, is_same_place, registered
 from vidkit.settings import Settings
@@ -84,6 +85,16 @@ def defaults_elsewhere(settings: Settings, known: list[Listed]) -> Iterator[List
             continue
         if not is_among(path, known):
             yield Listed(name, path, "default of the settings")
+
+
+def look_at(listed: Listed) -> tuple[Inspection | None, str | None]:
+    """What it is, or why nobody can tell; by its configs and headers alone."""
+    if listed.problem is not None:
+        return None, listed.problem
+    try:
+        return inspect(listed.path), None
+    except SetupError as error:
+        return None, error.message
 
 
 def is_among(path: Path, listed: list[Listed]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from vidkit.confinement import check_model_allowed, is_allowed, not_allowed
 from vidkit.errors import InputError, Remedy, SetupError
-from vidkit.models.catalogue import find_published
+from vidkit.models.catalogue import find_published, not_of_a_card
 from vidkit.models.files.config_files import invalid_config, read_json
 from vidkit.models.folder_scan import CUSTOM, candidates
 from vidkit.models.inspection import inspect
@@ -26,6 +26,7 @@ LOOKED_AT: Final = 20
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "bundled"
 BUNDLED_PREFIX: Final = "bundled:"
+#: a model's card: in its folder; of a model in one file beside it, under its name and a dot
 CARD_FILE: Final = "vidkit.json"
 
 
@@ -35,7 +36,7 @@ class Model:
 
     kind: the class its config names ("StableVideoDiffusionPipeline", "MotionAdapter", ...); of a model in one file the
     class that a folder of the same model would name.
-    card: vidkit's own `vidkit.json` in the folder, if any: name, defaults, ranges, scheduler; windowFrames (what an SVD
+    card: vidkit's own `vidkit.json` (`card_file`), if any: name, defaults, ranges, scheduler; windowFrames (what an SVD
     model holds at once); conditionings (those that a PIA motion adapter serves).
     """
 
@@ -222,19 +223,25 @@ def describe(path: Path) -> Model:
     Raises:
         SetupError: `invalid_model`, when it is no model at all or its configs cannot be read.
     """
+    own = card_file(path)
     if path.is_file():
         found = inspect(path)
-        return Model(path.stem, path, found.class_name or found.kind)
+        return Model(path.stem, path, found.class_name or found.kind, read_card(own) if own.is_file() else {})
     for file in ("model_index.json", "config.json"):
         if (path / file).is_file():
             kind = read_json(path / file).get("_class_name")
-            card = read_card(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
+            card = read_card(own) if own.is_file() else {}
             return Model(str(card.get("name", path.name)), path, str(kind), card)
     raise SetupError(
         "invalid_model",
         f"{path} is not a diffusers model: it has neither model_index.json nor config.json.",
         ["Give the folder that holds model_index.json", "Check that the download is complete"],
     )
+
+
+def card_file(model: Path) -> Path:
+    """Where the card of a model is, whether there is one or not."""
+    return model / CARD_FILE if model.is_dir() else model.with_name(f"{model.stem}.{CARD_FILE}")
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -247,6 +254,8 @@ def read_card(path: Path) -> dict[str, Any]:
         GenerationParams(**{"image_path": "any", "prompt": "any", **canonical_names(defaults)})
     except InputError as error:
         raise invalid_config(path, error.message) from error
+    if wrong := not_of_a_card(defaults):
+        raise invalid_config(path, f"defaults has {', '.join(wrong)}, which requests alone decide")
     for name, bounds in canonical_names(ranges).items():
         numeric = plain_type(GenerationParams.model_fields[name]) in (int, float)
         if not (

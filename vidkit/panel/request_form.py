@@ -152,10 +152,9 @@ class RequestForm:
         limits = self._limits
         if limits is None:
             return
-        default = default_of(name)
         low, high = limits.ranges.get(name, (None, None))
         step = limits.size_multiple if unit_of(name) == "pixels" else None
-        self._controls[name].narrow(limits.defaults.get(name) if default is None else default, low, high, step)
+        self._controls[name].narrow(limits.defaults.get(name, default_of(name)), low, high, step)
 
     def _arrange(self) -> None:
         """Show the controls that the family uses, in the groups that are open."""

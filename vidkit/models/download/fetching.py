@@ -145,13 +145,14 @@ class Errand:
         fetched = await fetch_repository(client, source, self.settings, self.meter, self.cancel.check)
         path = link_model(fetched.folder, [file.name for file in fetched.files], target)
         note_hashes(path, fetched.files, self.settings)
-        if self.wished.published is not None:
-            write_card(self.wished.published, path)
         try:
-            return inspect(path), fetched.licence
+            inspection = inspect(path)
         except SetupError:
             take_away(path)
             raise
+        if self.wished.published is not None:
+            write_card(self.wished.published, path)
+        return inspection, fetched.licence
 
     # --- the registry
 
