@@ -172,12 +172,12 @@ def test_an_existing_file_is_left_alone_unless_overwritten(request_: dict[str, A
 
 
 def test_whatever_was_not_done_as_asked_is_noted(request_: dict[str, Any]) -> None:
-    notes = vidkit.generate(request_ | {"speed": "turbo", "guidance_scale": 7.5, "strength": 0.5}).notes
+    notes = vidkit.generate(request_ | {"turbo_share": 0.5, "guidance_scale": 7.5, "strength": 0.5}).notes
     for start in (
         "prompt is ignored",
         "guidanceScale is ignored",
         "strength is ignored",
-        "speed turbo is not available",
+        "turboShare is ignored",
     ):
         assert sum(note.startswith(start) for note in notes) == 1, (start, notes)
 

@@ -202,7 +202,7 @@ def test_a_whole_number_is_a_number() -> None:
 
 def test_every_bound_is_in_the_table() -> None:
     bounded = {wire_name(name) for name, info in GenerationParams.model_fields.items() if bounds_of(info)}
-    assert bounded == {key for key, *_ in BOUNDS} | {"strength"}
+    assert bounded == {key for key, *_ in BOUNDS} | {"strength", "turboShare"}
 
 
 @pytest.mark.parametrize(("key", "lowest", "highest"), BOUNDS)

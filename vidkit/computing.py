@@ -17,6 +17,7 @@ from vidkit.limits import ResourceLimits
 from vidkit.params import GenerationParams, OutputFormat
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.preview import previewed
+from vidkit.pipelines.turbo import skipping
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
 from vidkit.placement import restore
 from vidkit.progress import OnPreview, Reporter
@@ -176,12 +177,14 @@ def denoise(
         reporter.step(done + share, steps)
 
     with (
+        skipping(pipe, job.params) as speed_notes,
         previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),
         watched(denoiser_layers(pipe), on_layer),
         # the pictures; between windows, frames too
         watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),
     ):
-        return job.family.denoise(pipe, job.params, job.models, job.pictures, on_step)
+        latents, notes = job.family.denoise(pipe, job.params, job.models, job.pictures, on_step)
+    return latents, [*notes, *speed_notes]
 
 
 def decode(job: Job, pipe: Any, plan: Plan, latents: torch.Tensor, reporter: Reporter) -> torch.Tensor:

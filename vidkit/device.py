@@ -22,9 +22,10 @@ Offload = Literal["none", "model", "layers"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and how a request runs. All but `changes` is exact: the frames are the same up to rounding.
+    """Where and how a request runs. All but `changes` and turbo is exact: the frames are the same up to rounding.
 
-    speed: "exact" computes as diffusers does, "fast" with less work and fewer copies (`pipelines.fast`).
+    speed: "exact" computes as diffusers does, "fast" with less work and fewer copies (`pipelines.fast`), "turbo" as
+    fast, but not all of the steps (`pipelines.turbo`).
     halves: the two halves of guidance are computed one after the other, not in one batch.
     slices: layers work on slices of frames or of pixels, one after the other.
     host_skips: the UNet's skip connections wait in the host's memory.

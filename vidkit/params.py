@@ -184,8 +184,15 @@ class GenerationParams(BaseModel):
     )
     speed: Speed = parameter(
         "exact",
-        "exact: what plain diffusers computes; fast: equal up to rounding; turbo: as fast so far.",
+        "exact: what plain diffusers computes; fast: equal up to rounding; turbo: only some steps are computed.",
         group="quality",
+    )
+    turbo_share: float = parameter(
+        0.3,
+        "At speed turbo, the share of the steps that are computed; the others are foreseen from them. At 1 it is fast.",
+        group="quality",
+        gt=0,
+        le=1,
     )
     output_format: OutputFormat | None = parameter(
         None, "Container. Not given: from the output path, else mp4.", group="output"
@@ -458,7 +465,8 @@ def is_used(name: str, pipeline: str, conditioning: str) -> bool:
 class Limits:
     """What one model narrows: its own defaults, ranges, and the step of its sizes in pixels.
 
-    defaults: by snake_case name, for parameters that were not given; ranges: (lowest, highest) by name.
+    defaults: by snake_case name, before the schema's, for parameters that were not given; ranges: (lowest, highest) by
+    name.
     """
 
     model: str
@@ -474,7 +482,8 @@ def resolve(params: GenerationParams, limits: Limits) -> tuple[GenerationParams,
     Raises:
         InputError: `out_of_range` or `invalid_size`, naming the nearest valid value; all of them in one.
     """
-    filled = {name: value for name, value in limits.defaults.items() if getattr(params, name) is None}
+    given = {name for name in params.model_fields_set if getattr(params, name) is not None}
+    filled = {name: value for name, value in limits.defaults.items() if name not in given}
     resolved = params.replace(**filled)
     problems = [*range_problems(resolved, limits), *size_problems(resolved, limits)]
     if problems:
@@ -536,4 +545,6 @@ def ignored_notes(params: GenerationParams, limits: Limits) -> list[str]:
         users = " and ".join(user.replace("/", " with conditioning ") for user in users_of(name))
         reason = limits.ignored.get(name, f"only {users} uses it")
         notes.append(f"{wire_name(name)} is ignored: {reason}.")
+    if params.speed != "turbo" and params.turbo_share != GenerationParams.model_fields["turbo_share"].default:
+        notes.append("turboShare is ignored: only speed turbo uses it.")
     return notes

@@ -55,7 +55,6 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
     for name, model in models.items():
         if not is_lora(name) and getattr(request, name) is None:
             notes.append(f"No {wire_name(name)} was given: {model.name} was used.")
-    params, speed_notes = at_available_speed(params)
     output_format = format_of(params)
     if output_format == "gif" and params.fps > GIF_SMOOTH_FPS:
         notes.append(f"Browsers slow GIFs of over {GIF_SMOOTH_FPS} frames a second down.")
@@ -67,7 +66,7 @@ def resolve_request(request: GenerationParams, settings: Settings, models: Model
         check_allowed(local_path(params.output_path, ["output_path"]), settings, "output_path", params.output_path)
     if params.conditioning != "sparsectrl":
         paths = paths[:1]
-    return Resolved(params, family, models, paths, output_format, [*notes, *speed_notes, *screening.notes], screening)
+    return Resolved(params, family, models, paths, output_format, [*notes, *screening.notes], screening)
 
 
 def allowed_picture(wanted: str, parameter: str, settings: Settings) -> Path:
@@ -75,15 +74,6 @@ def allowed_picture(wanted: str, parameter: str, settings: Settings) -> Path:
     path = picture_path(wanted, parameter)
     check_allowed(path, settings, parameter, wanted)
     return path
-
-
-def at_available_speed(params: GenerationParams) -> tuple[GenerationParams, list[str]]:
-    """Nothing yet is faster than fast: a request for turbo runs at that, and says so."""
-    if params.speed != "turbo":
-        return params, []
-    return params.replace(speed="fast"), [
-        "speed turbo is not available in this version: the clip was made at speed fast."
-    ]
 
 
 def format_of(params: GenerationParams) -> OutputFormat:

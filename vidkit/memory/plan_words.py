@@ -104,13 +104,14 @@ def change_notes(params: GenerationParams, plan: Plan) -> list[str]:
 
 
 def speed_notes(plan: Plan) -> list[str]:
-    """What of speed fast a plan goes without, and why."""
+    """What of a speed a plan goes without, and why."""
     if plan.speed == "exact":
         return []
+    less = f"speed {plan.speed} does less here:"
     if plan.slices or plan.host_skips:
-        return ["speed fast does less here: layers are computed in little memory, only what is in them is faster."]
+        return [f"{less} layers are computed in little memory, only what is in them is faster."]
     if plan.device != "cpu":
-        return ["speed fast does less here: nothing is compiled for a GPU yet, only transformer blocks are faster."]
+        return [f"{less} nothing is compiled for a GPU yet, only transformer blocks are faster."]
     return []
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from vidkit.pipelines.forwards import replaced
 from vidkit.progress import OnPreview
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def previewed(pipe: Any, picture: Image.Image, show: OnPreview | None, frame_axi
     if show is None:
         yield
         return
-    scheduler, step = pipe.scheduler, pipe.scheduler.step
+    scheduler = pipe.scheduler
     budget, colours = Budget(), fit_colours(pipe, picture)
 
-    def watched_step(*args: Any, **options: Any) -> Any:
+    def watched_step(step: Callable[..., Any], *args: Any, **options: Any) -> Any:
         result = step(*args, **options)
         if budget.allows():
             guess = getattr(result, "pred_original_sample", None)
@@ -58,11 +59,8 @@ def previewed(pipe: Any, picture: Image.Image, show: OnPreview | None, frame_axi
                 show(coloured(latents[0].movedim(frame_axis - 1, 0), colours))
         return result
 
-    scheduler.step = watched_step
-    try:
+    with replaced(scheduler, "step", watched_step):
         yield
-    finally:
-        del scheduler.step  # the class's own again
 
 
 class Budget:
