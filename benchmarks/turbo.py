@@ -34,7 +34,7 @@ CASES: Final[Mapping[str, Mapping[str, Any]]] = {
     "pia": {"pipeline": "animatediff", "conditioning": "pia"},
     "pia-25": {"pipeline": "animatediff", "conditioning": "pia", "num_inference_steps": 25},
 }
-SHARES: Final = (0.5, 0.4, 0.3, 0.2)
+SHARES: Final = (0.5, 0.35, 0.25, 0.15)
 DEFAULT: Final = GenerationParams.model_fields["turbo_share"].default
 #: steps of which DeepCache computes one in full
 INTERVALS: Final = (2, 3, 5)

@@ -97,10 +97,9 @@ def error(result: torch.Tensor, exact: torch.Tensor) -> float:
 
 def test_the_steps_are_spread_evenly() -> None:
     """By hand: from the first to the last, no more of them than the share asks for."""
-    assert sorted(spread(0, 24, 0.3)) == [0, 3, 7, 10, 14, 17, 21, 24]
+    assert sorted(spread(1, 24, 0.25)) == [1, 6, 10, 15, 19, 24]
     assert sorted(spread(0, 24, 0.28)) == [0, 4, 8, 12, 16, 20, 24]
-    assert sorted(spread(5, 24, 0.35)) == [5, 8, 11, 14, 18, 21, 24]
-    assert sorted(spread(0, 7, 0.3)) == [0, 1, 3, 4, 6, 7]
+    assert sorted(spread(1, 7, 0.25)) == [1, 3, 4, 5, 7]
     assert spread(0, 24, 1.0) == {*range(25)}
 
 
@@ -113,7 +112,7 @@ def test_the_first_and_the_last_step_are_computed(count: int) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_end_results_are_held_until_lines_have_foreseen_one(prediction: str) -> None:
+def test_end_results_on_a_straight_line_are_foreseen(prediction: str) -> None:
     """diffusers' scheduler and a network whose end result moves evenly."""
     torch.manual_seed(1)
     start, whole, path = torch.randn(3, 1, 4, 3, 8, 8, dtype=torch.float64)
@@ -138,11 +137,11 @@ def test_end_results_are_held_until_lines_have_foreseen_one(prediction: str) -> 
         for number, time in enumerate(scheduler.timesteps):
             scheduler.scale_model_input(sample, time)
             made = steps.step(own, steps.answer(network, sample), time, sample)
-            foreseen = whole + (number if number >= 8 or number in calls else 4 if number > 4 else 0) * path
-            assert error(made.pred_original_sample, foreseen) < 1e-4, number  # the scheduler is in single precision
+            # the scheduler is in single precision
+            assert error(made.pred_original_sample, whole + number * path) < 1e-4, number
             sample = made.prev_sample
-        assert calls == [0, 4, 8, 11, 15, 19]
-    assert (steps.computed, steps.all) == (12, 40)
+        assert calls == [0, 1, 2, 3, 4, 8, 12, 15, 19]  # at 4, the path is a quarter of the whole for the first time
+    assert (steps.computed, steps.all) == (18, 40)
 
 
 # --- pipelines --------------------------------------------------------------------------------------------------------
@@ -164,13 +163,15 @@ def test_fewer_steps_and_close_to_exact(case: tuple[Job, Any], measures: dict[st
     place(pipe, replace(FAST, **measures))
     fast, _, whole = made_of(asked(job, speed="fast"), pipe)
     whole //= (each := 2 if measures else 1)  # the halves of guidance are computed by themselves
-    found = {}
-    for share in (0.7, 0.3):
+    found = []
+    for share in (0.8, 0.1):
         result, notes, calls = made_of(asked(job, turbo_share=share), pipe)
-        assert calls == each * max(LEAST, math.ceil(share * whole - 1e-9))
         assert notes == [f"speed turbo: {calls // each} of {whole} denoising steps were computed."]
-        found[share] = error(result, fast)
-    assert 0 < found[0.7] < found[0.3] < 0.5
+        found.append((calls // each, error(result, fast)))
+    (many, near), (few, far) = found
+    assert LEAST < few < many <= whole
+    assert near < far
+    assert 0 < far < 0.5
 
 
 def test_the_last_step_is_computed(made: dict[str, tuple[Job, Any]]) -> None:
@@ -192,7 +193,9 @@ def test_the_last_step_is_computed(made: dict[str, tuple[Job, Any]]) -> None:
         patch.setattr(type(pipe.scheduler), "step", see)
         latents, _, _ = made_of(job, pipe)
     handle.remove()
-    assert told == [0, 2, 4, 7, 9, 11]
+    assert told[:2] == [0, 1]
+    assert told[-1] == STEPS - 1
+    assert len(told) < STEPS
     assert error(results[-1], latents) < 1e-6
 
 
@@ -203,9 +206,11 @@ def test_each_window_has_its_own_steps(request_of: Callable[..., dict[str, Any]]
     numbers: list[int] = []
     pipe.unet.mid_block.register_forward_pre_hook(lambda *_: numbers.append(int(pipe.scheduler.step_index)))
     denoise(job, pipe, Reporter(None, None), lambda: None)
-    each = [0, 2, 4, 7, 9, 11]
-    assert len(numbers) > len(each)
-    assert numbers == each * (len(numbers) // len(each))
+    begins = [place for place, number in enumerate(numbers) if number == 0]
+    assert len(begins) > 1
+    assert all(numbers[place : place + 2] == [0, 1] for place in begins)
+    assert all(numbers[place - 1] == STEPS - 1 for place in begins)  # of the first window, that of the last
+    assert len(numbers) < len(begins) * STEPS
 
 
 def test_of_another_scheduler_every_step_is_computed(made: dict[str, tuple[Job, Any]]) -> None:
@@ -277,7 +282,7 @@ def test_at_other_speeds_the_share_is_noted_as_ignored(request_of: Callable[...,
     notes = {
         (speed, share): clips.prepared(request_of("svd", speed=speed, turbo_share=share)).notes
         for speed in ("exact", "fast", "turbo")
-        for share in (0.5, 0.3)
+        for share in (0.5, 0.25)
     }
     told = {case for case, found in notes.items() if any("turboShare is ignored" in note for note in found)}
     assert told == {("exact", 0.5), ("fast", 0.5)}

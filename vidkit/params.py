@@ -188,8 +188,9 @@ class GenerationParams(BaseModel):
         group="quality",
     )
     turbo_share: float = parameter(
-        0.3,
-        "At speed turbo, the share of the steps that are computed; the others are foreseen from them. At 1 it is fast.",
+        0.25,
+        "At speed turbo, the share of the steps after the first few that are computed; the others are foreseen. At 1, "
+        "all are computed.",
         group="quality",
         gt=0,
         le=1,

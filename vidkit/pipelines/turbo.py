@@ -1,9 +1,10 @@
 """Speed turbo: only some of the denoising steps are computed, in the others the scheduler is told what it would be.
 
-Each step comes to a guess at the end result (the "predicted original sample"). Between computed steps, which are spread
-evenly over the schedule, it is taken to go on as it went between the last two: in a straight line, but only so much of
-that as would have foreseen the last one best. Where lines foresee nothing, that is holding it, as a scheduler with
-fewer steps does; where they do, it is the second order that such a scheduler lacks.
+Each step comes to a guess at the end result (the "predicted original sample"). The first steps are computed until it
+has settled, and then some of the others, spread evenly. Between them it is taken to go on as it went between the last
+two: in a straight line, but only so much of that as would have foreseen the last one best. Where lines foresee nothing,
+that is holding it, as a scheduler with fewer steps does; where they do, it is the second order that such a scheduler
+lacks.
 
 Caching all of a network's answer is what TeaCache does (arXiv 2411.19108), extrapolating instead of holding it what
 TaylorSeer does (arXiv 2503.06923). They work on networks' features and outputs; end results have guidance in them, and
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 #: whose steps are a function of that guess, which is known of no other scheduler
 SCHEDULER: Final = "EulerDiscreteScheduler"
 
-#: Steps that are computed at least, where there are as many: with half of them AnimateDiff with guidance may show
-#: another clip (benchmarks/NOTES.md).
-LEAST: Final = 6
+#: steps that are computed at least after the first, where there are as many
+LEAST: Final = 5
+
+#: By how much of itself an end result may have changed in a step from which on steps are skipped. With guidance the
+#: first steps change it by several times that, and decide what the clip shows.
+SETTLED: Final = 0.25
 
 
 @contextmanager
@@ -64,7 +68,7 @@ class Steps:
         self._begin_call()
 
     def _begin_call(self) -> None:
-        self._due: frozenset[int] = frozenset()  # the numbers of the steps that are computed
+        self._due: frozenset[int] | None = None  # the numbers of the steps that are computed; None: not settled yet
         self._answers: dict[Any, Any] = {}  # of the networks, by their forwards
         self._known: list[tuple[int, torch.Tensor]] = []  # of the last two computed steps, number and end result
         self._straight: torch.Tensor | float = 0.0  # how much of a straight line is gone along
@@ -99,9 +103,7 @@ class Steps:
         return result
 
     def _is_due(self) -> bool:
-        if not self._due:
-            self._due = spread(self._number(), self._last(), self._share)
-        return self._number() in self._due
+        return self._due is None or self._number() in self._due
 
     def _number(self) -> int:
         """Of the step that runs."""
@@ -111,11 +113,14 @@ class Steps:
         return len(self._scheduler.timesteps) - 1
 
     def _learn(self, number: int, result: torch.Tensor) -> None:
-        if len(self._known) == 2:
-            line = self._change(number)
+        if self._known:
             change = result - self._known[-1][1]
-            # the part that would have been nearest; a tensor, so that the host need not wait for it
-            self._straight = ((line * change).sum() / line.square().sum().clamp_min(1e-12)).clamp(0, 1)
+            if len(self._known) == 2:
+                line = self._change(number)
+                # the part that would have been nearest; a tensor, so that the host need not wait for it
+                self._straight = ((line * change).sum() / line.square().sum().clamp_min(1e-12)).clamp(0, 1)
+            if self._due is None and bool(change.norm() <= SETTLED * result.norm()):
+                self._due = spread(number, self._last(), self._share)
         self._known = [*self._known, (number, result)][-2:]
 
     def _foreseen(self, number: int) -> torch.Tensor:
@@ -143,7 +148,7 @@ class Steps:
 
 
 def spread(first: int, last: int, share: float) -> frozenset[int]:
-    """The steps that are computed: as many as the share says, evenly from the first to the last of a call."""
+    """The steps that are computed: as many as the share says, evenly from the first of those left to the last."""
     steps = last - first + 1
     count = min(steps, max(LEAST, math.ceil(share * steps - 1e-9)))  # 0.28 of 25 are 7
     return frozenset(first + round(number * (last - first) / max(count - 1, 1)) for number in range(count))
