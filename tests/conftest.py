@@ -55,6 +55,23 @@ def no_warm_pipeline() -> Iterator[None]:
     clips.cold()
 
 
+@pytest.fixture
+def without_gradients() -> Iterator[None]:
+    """For tests that call networks themselves."""
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small picture, its file. Read it, don't write into it."""
+    import clips
+
+    return clips.saved(tmp_path_factory.mktemp("picture"))
+
+
 @pytest.fixture(scope="session")
 def tiny_svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny `StableVideoDiffusionPipeline`. Read it, don't write into it."""

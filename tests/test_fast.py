@@ -28,7 +28,7 @@ from vidkit.pipelines.fast.attention import first_rows
 from vidkit.placement import place, release
 from vidkit.warm import fresh_pipeline
 
-pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline", "without_gradients")
 
 EXACT = Plan("cpu", "float32")
 #: Far more precise than any clip is computed: what differs is a mistake. In single precision so small a SparseCtrl's
@@ -43,17 +43,6 @@ MEASURES: dict[str, dict[str, Any]] = {
     "halves, layer by layer": {"halves": True, "offload": "layers"},
     "lean": {"halves": True, "slices": True, "host_skips": True},
 }
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.saved(tmp_path_factory.mktemp("picture"))
 
 
 @pytest.fixture(scope="module")

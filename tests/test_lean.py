@@ -32,6 +32,8 @@ from vidkit.pipelines.lean.statistics import group_norm, group_statistics
 from vidkit.pipelines.motion_unet import motion_unet
 from vidkit.pipelines.watch import denoiser_layers, watched
 
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
 MEASURES: Mapping[str, Mapping[str, bool]] = {
     "halves": {"halves": True},
     "slices": {"slices": True},
@@ -71,12 +73,6 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def error(result: torch.Tensor, exact: torch.Tensor) -> float:
     return float((result.float() - exact).norm() / exact.norm())
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,11 @@ from vidkit.placement import place
 from vidkit.progress import CancelToken, Reporter
 from vidkit.warm import fresh_pipeline
 
-pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
+pytestmark = pytest.mark.usefixtures("no_warm_pipeline", "without_gradients")
 
 FAST = Plan("cpu", "float64", speed="fast")
 MODES = ("svd", "init", "sparsectrl", "pia")
 STEPS = 12
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.saved(tmp_path_factory.mktemp("picture"))
 
 
 @pytest.fixture(scope="module")

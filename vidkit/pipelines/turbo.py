@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.params import GenerationParams
-from vidkit.pipelines.fast.installing import denoisers
 from vidkit.pipelines.forwards import replaced
+from vidkit.pipelines.watch import denoisers
 
 if TYPE_CHECKING:
     import torch

@@ -31,12 +31,17 @@ def watched(blocks: list[nn.Module], on_block: Callable[[float], None]) -> Itera
             handle.remove()
 
 
+def denoisers(pipe: Any) -> list[Any]:
+    """The networks of one denoising step, in their order: the ControlNet, where there is one, and the UNet."""
+    found = (getattr(pipe, name, None) for name in ("controlnet", "unet"))
+    return [network for network in found if network is not None]
+
+
 def denoiser_layers(pipe: Any) -> list[nn.Module]:
     """The layers of one denoising step, and of the ControlNet before it: some forty in a full-size model."""
-    networks = [pipe.unet] if getattr(pipe, "controlnet", None) is None else [pipe.controlnet, pipe.unet]
     blocks = [
         block
-        for unet in networks
+        for unet in denoisers(pipe)
         for block in (*unet.down_blocks, unet.mid_block, *(getattr(unet, "up_blocks", None) or ()))
     ]
     return [layer for block in blocks for layer in block_layers(block)]

@@ -9,6 +9,7 @@ from vidkit.pipelines.fast import blocks, layers
 from vidkit.pipelines.fast.attention import Texts
 from vidkit.pipelines.fast.guidance import ask_again, ask_once
 from vidkit.pipelines.forwards import Forward
+from vidkit.pipelines.watch import denoisers
 
 #: on a CPU, fast forwards of the layers around transformer blocks, by class
 LAYERS: Final[dict[str, Callable[..., Any]]] = {
@@ -88,11 +89,6 @@ def remove(pipe: Any) -> None:
 def is_lean(measures: Measures) -> bool:
     """Whether layers are `pipelines.lean`'s."""
     return measures.slices or measures.host_skips
-
-
-def denoisers(pipe: Any) -> list[Any]:
-    found = (getattr(pipe, name, None) for name in ("controlnet", "unet"))
-    return [network for network in found if network is not None]
 
 
 def replace(module: Any, forward: Callable[..., Any], *first: Any) -> None:
