@@ -1,10 +1,12 @@
 """Clips of many windows of the bundled models: are seams seen, do colours drift, does the picture hold?
 
-    python -m benchmarks.long_clips PHOTOGRAPHS [--frames 48 ...] [--only svd|pia|init] [--json FILE] [--sheet FILE]
+    python -m benchmarks.long_clips PHOTOGRAPHS [--frames 48 ...] [--only svd|pia|init] [--still] [--json FILE]
+                                    [--sheet FILE]
 
 PHOTOGRAPHS is a folder of pictures. Each mode makes a clip of each length of as many photographs as `--photographs`
-says, of the longest length one. Measured is what a viewer gets, read back from the MP4. The table goes to stdout,
-progress to stderr. Exit code: 0 when all holds, 1 when a number falls short, 2 when there are no photographs.
+says, of the longest length one. With --still they are to show no motion, so that what changes is drift alone and not
+what comes into view. Measured is what a viewer gets, read back from the MP4. The table goes to stdout, progress to
+stderr. Exit code: 0 when all holds, 1 when a number falls short, 2 when there are no photographs.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from vidkit.settings import load_settings
 from vidkit.video import read_frames
 
 MODES = ("svd", "pia", "init")
+STILL = "static shot"
 PROMPTS = ("slow zoom in", "pan left", "rotate clockwise", "tilt up", "zoom out", "pan right")
 
 #: times the change from frame to frame inside windows
@@ -66,6 +69,7 @@ class LongClip:
 
     mode: str
     photograph: str
+    still: bool
     seed: int
     frames: int
     windows: int
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     clips, rows = [], []
     with private_home() as folder:
-        for request in requests(pictures, options.frames, options.only):
+        for request in requests(pictures, options.frames, options.only, options.still):
             clip, frames = make(request, folder / "clip.mp4")
             clips.append(clip)
             rows.append((clip, frames[np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]))
@@ -110,19 +114,23 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--photographs", type=int, default=3, help="how many of them (at least 2)")
     parser.add_argument("--frames", type=int, nargs="+", default=[48, 250])
     parser.add_argument("--only", choices=MODES)
+    parser.add_argument("--still", action="store_true", help="static shots")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--sheet", type=Path, help="write a picture of the clips here, a row for each")
     return parser.parse_args(arguments)
 
 
-def requests(pictures: Sequence[str], lengths: Sequence[int], only: str | None) -> Iterator[GenerationParams]:
+def requests(
+    pictures: Sequence[str], lengths: Sequence[int], only: str | None, still: bool
+) -> Iterator[GenerationParams]:
     for mode in MODES if only is None else (only,):
         for frames in sorted(lengths):
             most = 1 if frames == max(lengths) and len(lengths) > 1 else len(pictures)
             for number, picture in enumerate(pictures[:most]):
                 yield GenerationParams(
                     image_path=picture,
-                    prompt=PROMPTS[number % len(PROMPTS)],
+                    prompt=STILL if still else PROMPTS[number % len(PROMPTS)],
+                    motion_bucket_id=0 if still else 127,  # SVD's way to say it
                     seed=number + 1,
                     num_frames=frames,
                     pipeline="svd" if mode == "svd" else "animatediff",
@@ -144,6 +152,7 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
     clip = LongClip(
         mode="svd" if request.pipeline == "svd" else request.conditioning,
         photograph=Path(request.image_path).name,
+        still=request.prompt == STILL,
         seed=request.seed,
         frames=len(frames),
         windows=windows.count,

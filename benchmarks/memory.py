@@ -206,7 +206,7 @@ def measured(
             pipes.clear()
             continue
         print(*asdict(setting).values(), in_gib(row))
-        yield asdict(setting) | row
+        yield asdict(setting) | row | {"gpu": gpu()}
 
 
 def setting_of(row: Mapping[str, Any]) -> Setting:
@@ -260,8 +260,14 @@ def about_this_machine() -> dict[str, Any]:
 
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, transformers)}
     versions |= {"python": platform.python_version(), "cudnn": torch.backends.cudnn.version()}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "gpu": gpu, "versions": versions}
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "gpu": gpu(), "versions": versions}
+
+
+def gpu() -> str:
+    """Its name, or "none"."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

@@ -355,6 +355,27 @@ def line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{begin}{numbers}{times}  {plan_words(row['plan'])}{tried}"
 
 
+def page_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For a page's table: a line for each request, a column for each cap.
+
+    Without a cap the prediction is shown, since models of other requests stay loaded beside.
+    """
+    found = []
+    for row in rows:
+        if "plan" not in row:
+            text = "not measured"
+        elif row["cap"] is None:
+            text = f"{max(row['predicted'].values()) / GIB:.1f}, {row['step']:.2f} s"
+        else:
+            text = f"{peak_of(row, 'allocated') / GIB:.1f}, x{slowdown(row, rows):.2f}"
+        name = name_of(row).replace("svd", "SVD").replace("animatediff", "AnimateDiff")
+        found.append({"way": name, "cap": f"{row['cap']:g} GiB" if row["cap"] else "no cap", "text": text})
+    return sorted(found, key=lambda row: PAGE_COLUMNS.index(row["cap"]))
+
+
+PAGE_COLUMNS = ["no cap", "11 GiB", "8 GiB", "6 GiB", "4 GiB"]
+
+
 def plan_words(plan: Mapping[str, Any]) -> str:
     """The measures of a plan."""
     left = {name: value for name, value in plan.items() if name not in ("device", "dtype", "speed")}

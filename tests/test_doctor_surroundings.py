@@ -282,6 +282,13 @@ def test_no_ffmpeg_that_runs(monkeypatch: pytest.MonkeyPatch, broken: str) -> No
     assert found.remedies
 
 
+def test_imageio_ffmpeg_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    (found,) = media.findings()
+    assert found.stops
+    assert "imageio-ffmpeg" in found.remedies[0]
+
+
 def test_frames_that_come_back_wrong_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     read = media.read_frames
     monkeypatch.setattr(media, "read_frames", lambda path: 255 - read(path))

@@ -376,13 +376,14 @@ def test_on_a_gpu_only_what_rests_there_is_there_between_clips(
 @needs_gpu
 @pytest.mark.parametrize("room", [10**9, 0])
 def test_on_a_gpu_what_has_no_room_goes_to_the_host_if_that_has(room: int) -> None:
-    warm = WarmComponents()
+    gc.collect()
+    before, warm = torch.cuda.memory_allocated(), WarmComponents()  # cuBLAS keeps its workspace from other tests
     for number in range(2):
         warm.keep(number, torch.nn.Linear(1000, 1000, device="cuda"), f"model {number}")
     warm.make_room({"cuda": 5_000_000, "cpu": room}, [])
     assert warm.size("cuda") == 4_004_000
     assert warm.size("cpu") == (4_004_000 if room else 0)
-    assert torch.cuda.memory_allocated() <= warm.size("cuda") + 100_000
+    assert torch.cuda.memory_allocated() - before <= warm.size("cuda") + 100_000
 
 
 @pytest.mark.gpu

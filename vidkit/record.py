@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -148,9 +149,11 @@ def key_of(record: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
+    """Of what makes a clip, by package; a GIF is made without imageio-ffmpeg too."""
     found = {"vidkit": vidkit.__version__, "python": platform.python_version()}
     for name in ("torch", "diffusers", "transformers", "Pillow", "imageio-ffmpeg"):
-        found[name] = importlib.metadata.version(name)
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 

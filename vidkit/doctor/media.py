@@ -22,12 +22,13 @@ CLOSE: Final = 12
 
 
 def findings() -> Iterator[Finding]:
-    import imageio_ffmpeg
-
     try:
+        import imageio_ffmpeg
+
         program = imageio_ffmpeg.get_ffmpeg_exe()
         version = imageio_ffmpeg.get_ffmpeg_version()
-    except (RuntimeError, OSError, IndexError, subprocess.SubprocessError) as error:  # none; one that is no ffmpeg
+    # not installed; no program; one that is no ffmpeg
+    except (ImportError, RuntimeError, OSError, IndexError, subprocess.SubprocessError) as error:
         yield problem(
             TOPIC,
             f"There is no ffmpeg that runs: {str(error).strip()}",

@@ -1,4 +1,4 @@
-"""The tables of speed on the pages are what the benchmarks wrote down."""
+"""The tables of speed and memory on the pages are what the benchmarks wrote down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import speed, turbo
+from benchmarks import speed, turbo, vram_table
 from benchmarks.tables import table
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,12 @@ def test_tables_are_those_of_the_results(
 ) -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / f"{results}.json").read_text())["rows"]
     assert table(rows, column, cell) in (ROOT / page).read_text()
+
+
+def test_what_fits_is_that_of_the_results() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "vram_table.json").read_text())["rows"]
+    assert table(vram_table.page_rows(rows), "cap", lambda row: str(row["text"])) in (ROOT / "README.md").read_text()
+    assert [problem for row in vram_table.TABLE for problem in vram_table.problems_of(row, rows)] == []
 
 
 def test_turbo_is_as_close_as_it_promises() -> None:
