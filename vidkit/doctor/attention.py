@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from vidkit.doctor.probe import Probed
@@ -28,11 +29,20 @@ def attention(probed: Probed) -> Finding:
     if not probed.stage("cuda").get("available"):
         return ok("attention", f"{ATTENTION}, on the CPU.", used="sdpa")
     kernels = [words for name, words in KERNELS.items() if told[name]]
-    return ok("attention", f"{ATTENTION} ({', '.join(kernels)} kernels enabled).", used="sdpa", kernels=kernels)
+    data = {"used": "sdpa", "kernels": kernels, "quickest": told["quickest"]}
+    return ok("attention", f"{ATTENTION} ({', '.join(kernels)} kernels enabled){measured(told['quickest'])}.", **data)
+
+
+def measured(quickest: Mapping[str, str]) -> str:
+    """At speed fast, in words. quickest: kernels by shape."""
+    if not quickest:
+        return "; at speed fast the quickest for each shape, which is measured when it is first met"
+    counts = Counter(quickest.values()).most_common()
+    return "; at speed fast the quickest for each shape, so far " + ", ".join(f"{name} for {n}" for name, n in counts)
 
 
 def xformers(probed: Probed) -> Finding:
-    """An extra that nothing needs: SVD is as fast without it."""
+    """An extra that nothing needs: torch's own kernels were as fast for SVD."""
     told, topic = probed.stage("xformers"), "xformers"
     if (error := probed.error(topic)) is not None:
         return note(topic, f"It cannot be imported: {error}.", f"Remove it: {UNINSTALL} xformers")
@@ -48,7 +58,8 @@ def xformers(probed: Probed) -> Finding:
             "Or install the one for this torch: each is built for one version of it",
             **data,
         )
-    return ok(topic, f"xformers {told['version']} loads. Clips are computed with {ATTENTION}, as fast.", **data)
+    what = f"xformers {told['version']} loads: speed fast takes it for shapes that it is the quickest for"
+    return ok(topic, f"{what}; else clips are computed with {ATTENTION}.", **data)
 
 
 def in_short(warning: str) -> str:

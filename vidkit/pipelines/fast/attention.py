@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from vidkit.pipelines.fast.kernels import attended
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,9 +49,7 @@ def by_heads(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 def joined(attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """(rows, heads, tokens, channels of a head) each, to the layer's result (rows, tokens, channels)."""
-    import torch
-
-    found = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    found = attended(query, key, value)
     result: torch.Tensor = attention.to_out[0](found.transpose(1, 2).flatten(2))
     return result
 
