@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from vidkit.models.loading.components import Part, built
 from vidkit.models.locate import describe
 
 FRESH = """
-import sys, threading
+import gc, sys, threading
 from pathlib import Path
 
 told = []
@@ -37,10 +38,13 @@ from vidkit.pipelines import FAMILIES
 model = describe(Path(sys.argv[1]))
 assert "diffusers" not in sys.modules and "transformers" not in sys.modules
 sys.addaudithook(note)
+sizes = set()
+gc.callbacks.append(lambda *_: sizes.add(len(sys.modules)))
 parts = {name: Part(model, name) for name in ("unet", "vae", "image_encoder", "feature_extractor")}
 components = load_parts(parts, "cpu", "float32")
 FAMILIES["svd"].assemble(None, {"base_model": model}, components)
 assert told.index("vidkit-read") < told.index("diffusers"), "the weights are read while the libraries are imported"
+assert gc.isenabled() and len(sizes) < 50, f"{len(sizes)} collections amid the imports"
 slow = {"scipy.stats", "scipy.optimize", "scipy.integrate"}
 assert not slow & sys.modules.keys() and not slow & {*told}, "SciPy is imported, which nobody has used"
 
@@ -90,6 +94,16 @@ def test_a_module_that_is_there_is_not_taken_away(monkeypatch: pytest.MonkeyPatc
     with libraries.scipy_when_used():
         assert sys.modules["json"] is before
     assert sys.modules["json"] is before
+
+
+def test_nothing_is_collected_inside_and_all_is_as_before_outside() -> None:
+    assert gc.isenabled()
+    with libraries.uncollected():
+        assert not gc.isenabled()
+        with libraries.uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_the_installed_packages_are_listed_once_and_python_is_left_as_it_was() -> None:

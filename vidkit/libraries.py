@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import importlib.metadata
 import logging
@@ -38,7 +39,7 @@ def tell_nobody() -> None:
 
 def import_networks() -> None:
     """transformers' and diffusers' modules that any model is loaded with: seconds, the first time."""
-    with scipy_when_used():
+    with scipy_when_used(), uncollected():
         import diffusers
         import transformers
 
@@ -89,6 +90,19 @@ class Waiting(ModuleType):
 
 
 @contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, Python looks for no unreachable objects: imports make a million that stay, and it would look them all
+    through again and again, for a fifth of the time until the first clip."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def packages_listed_once() -> Iterator[None]:
     """Both libraries read the metadata of every installed package as they are imported; inside, it is read once."""
     read = importlib.metadata.packages_distributions
@@ -106,7 +120,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    with packages_listed_once():
+    with packages_listed_once(), uncollected():
         import transformers.utils.logging as transformers_logging
         from diffusers.utils import logging as diffusers_logging
 
