@@ -419,8 +419,8 @@ def seconds(*command: str) -> float:
 
 
 def test_import_and_help_are_quick() -> None:
-    assert min(seconds(sys.executable, "-c", "import vidkit") for _ in range(5)) < 0.3
-    assert min(seconds(VIDKIT, "--help") for _ in range(5)) < 0.5
+    assert any(seconds(sys.executable, "-c", "import vidkit") < 0.3 for _ in range(5))
+    assert any(seconds(VIDKIT, "--help") < 0.5 for _ in range(5))
 
 
 @pytest.mark.parametrize("statement", ["import vidkit", "import vidkit.cli; vidkit.cli.main(['--help'])"])
