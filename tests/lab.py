@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nbformat
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import Browser, BrowserContext, Locator, Page
@@ -80,6 +81,14 @@ class JupyterLab:
         """As its user does with `jupyter trust`: HTML that was made elsewhere plays no videos otherwise."""
         path = self.root / name
         NotebookNotary(data_dir=str(self.root.parent / "data")).sign(nbformat.read(path, as_version=4))
+
+    def forget(self) -> None:
+        """End all kernels and remove what they left in their home: as if the server had just been started."""
+        address, headers = f"{self.url}api/sessions", {"Authorization": f"token {self.token}"}
+        for session in httpx.get(address, headers=headers).json():
+            httpx.delete(f"{address}/{session['id']}", headers=headers, timeout=30).raise_for_status()
+        shutil.rmtree(self.home)
+        self.home.mkdir()
 
     @contextmanager
     def opened(

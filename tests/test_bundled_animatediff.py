@@ -69,7 +69,7 @@ def test_sparsectrl_has_no_bundled_model() -> None:
     ],
 )
 def test_the_words_decide_the_move(words: str, move: str) -> None:
-    frames, _ = clips.computed(request("pia", prompt=words, num_inference_steps=4))
+    frames, _ = clips.computed(request("pia", prompt=words, num_frames=8, num_inference_steps=4))
     pair = torch.from_numpy(frames[[0, -1]]).permute(0, 3, 1, 2).float() / 255
     assert fit_motion(pair[:1], pair[1:]).move == [move]
 
@@ -85,7 +85,7 @@ def test_guidance_does_not_tear_the_picture(scale: float) -> None:
 
 @pytest.mark.parametrize("conditioning", ["init", "pia"])
 def test_long_clips(conditioning: str) -> None:
-    small = {"width": 64, "height": 64, "num_inference_steps": 3}
+    small = {"width": 64, "height": 64, "num_inference_steps": 2}
     frames, notes = clips.computed(request(conditioning, num_frames=48, **small))
     assert len(frames) == 48
     assert notes[:2] == NOTES

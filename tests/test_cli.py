@@ -86,6 +86,17 @@ def studio(tmp_path_factory: pytest.TempPathFactory, tiny_svd_folder: Path) -> I
         yield studio
 
 
+def from_command_line(*arguments: str) -> dict[str, Any]:
+    """The request that `vidkit generate` makes of these arguments."""
+
+    class Silent:
+        def wait(self, read: Any) -> bytes:
+            raise AssertionError("standard input was not asked for")
+
+    options, _ = make_parser().parse_known_args(["generate", *arguments])
+    return merged_request(options, Silent())  # type: ignore[arg-type]
+
+
 def assert_error(response: dict[str, Any], code: str, category: str) -> None:
     assert set(response) == ERROR_KEYS
     assert (response["status"], response["code"], response["category"]) == ("error", code, category)
@@ -354,13 +365,19 @@ def test_precedence(studio: Studio, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_from_clip_makes_the_same_frames_without_the_picture(studio: Studio, tmp_path: Path, suffix: str) -> None:
     picture = save_picture(tmp_path / "gone.png", (200, 80))
-    made = studio.make(imagePath=str(picture), outputPath=str(tmp_path / f"clip.{suffix}"), seed=-1)
+    clip, target = tmp_path / f"clip.{suffix}", tmp_path / f"again.{suffix}"
+    made = studio.make(imagePath=str(picture), outputPath=str(clip), seed=-1)
     assert made["status"] == "success", made
     picture.unlink()
-    finished = studio.run("--from", tmp_path / f"clip.{suffix}", "--output-path", tmp_path / f"again.{suffix}")
-    assert finished.code == 0, finished
-    assert finished.response["metadata"]["seed"] == made["metadata"]["seed"]
-    first, again = (read_frames(tmp_path / f"{name}.{suffix}") for name in ("clip", "again"))
+    if suffix == "mp4":
+        finished = studio.run("--from", clip, "--output-path", target)
+        assert finished.code == 0, finished
+        response = finished.response
+    else:  # the same request in the warm session: a process that loads its libraries takes seconds
+        response, _ = studio.session.ask(from_command_line("--from", str(clip), "--output-path", str(target)))
+        assert response["status"] == "success", response
+    assert response["metadata"]["seed"] == made["metadata"]["seed"]
+    first, again = read_frames(clip), read_frames(target)
     assert len(first) == 3
     assert np.array_equal(first, again)
 
@@ -376,15 +393,7 @@ def test_a_clip_as_picture(studio: Studio, tmp_path: Path) -> None:
 
 
 def test_output_path_takes_the_format_of_a_clip_back(studio: Studio) -> None:
-    options, _ = make_parser().parse_known_args(
-        ["generate", "--from", str(studio.clip("clip.mp4")), "--output-path", "x.gif"]
-    )
-
-    class Silent:
-        def wait(self, read: Any) -> bytes:
-            raise AssertionError("standard input was not asked for")
-
-    merged = merged_request(options, Silent())  # type: ignore[arg-type]
+    merged = from_command_line("--from", str(studio.clip("clip.mp4")), "--output-path", "x.gif")
     assert GenerationParams(**merged).output_format is None
 
 
@@ -410,8 +419,8 @@ def seconds(*command: str) -> float:
 
 
 def test_import_and_help_are_quick() -> None:
-    assert min(seconds(sys.executable, "-c", "import vidkit") for _ in range(5)) < 0.3
-    assert min(seconds(VIDKIT, "--help") for _ in range(5)) < 0.5
+    assert any(seconds(sys.executable, "-c", "import vidkit") < 0.3 for _ in range(5))
+    assert any(seconds(VIDKIT, "--help") < 0.5 for _ in range(5))
 
 
 @pytest.mark.parametrize("statement", ["import vidkit", "import vidkit.cli; vidkit.cli.main(['--help'])"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from vidkit.models.loading.components import Part, built
 from vidkit.models.locate import describe
 
 FRESH = """
-import sys, threading
+import gc, sys, threading
 from pathlib import Path
 
 told = []
@@ -37,10 +39,13 @@ from vidkit.pipelines import FAMILIES
 model = describe(Path(sys.argv[1]))
 assert "diffusers" not in sys.modules and "transformers" not in sys.modules
 sys.addaudithook(note)
+sizes = set()
+gc.callbacks.append(lambda *_: sizes.add(len(sys.modules)))
 parts = {name: Part(model, name) for name in ("unet", "vae", "image_encoder", "feature_extractor")}
 components = load_parts(parts, "cpu", "float32")
 FAMILIES["svd"].assemble(None, {"base_model": model}, components)
 assert told.index("vidkit-read") < told.index("diffusers"), "the weights are read while the libraries are imported"
+assert gc.isenabled() and len(sizes) < 50, f"{len(sizes)} collections amid the imports"
 slow = {"scipy.stats", "scipy.optimize", "scipy.integrate"}
 assert not slow & sys.modules.keys() and not slow & {*told}, "SciPy is imported, which nobody has used"
 
@@ -69,8 +74,7 @@ def test_a_waiting_module_is_the_module_once_it_is_used(tmp_path: Path, monkeypa
     name = "slow_for_a_test"
     (tmp_path / f"{name}.py").write_text("def twice(x): return 2 * x\nthrice = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(libraries, "FROM_SCIPY", {name: ("twice",)})
-    with libraries.scipy_when_used():
+    with libraries.when_used({name: ("twice",)}):
         held = __import__(name)
         twice = held.twice
         assert isinstance(held, libraries.Waiting)
@@ -78,18 +82,54 @@ def test_a_waiting_module_is_the_module_once_it_is_used(tmp_path: Path, monkeypa
     assert twice(4) == 8
     assert held.thrice == 3
     assert not isinstance(sys.modules.pop(name), libraries.Waiting)
-    with libraries.scipy_when_used():
+    with libraries.when_used({name: ("twice",)}):
         held = __import__(name)
         assert held.thrice == 3  # another thread, meanwhile
     assert not isinstance(sys.modules.pop(name), libraries.Waiting)
 
 
-def test_a_module_that_is_there_is_not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "FROM_SCIPY", {"json": ()})
+def test_a_module_that_is_there_is_not_taken_away() -> None:
     before = sys.modules["json"]
-    with libraries.scipy_when_used():
+    with libraries.when_used({"json": ()}):
         assert sys.modules["json"] is before
     assert sys.modules["json"] is before
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no_such_package.module"])
+def test_a_module_that_is_not_installed_stays_missing(name: str) -> None:
+    with libraries.when_used({name: ("any",)}), pytest.raises(ModuleNotFoundError):
+        importlib.import_module(name)
+    assert name not in sys.modules
+
+
+SWEEPING = """
+import sys
+from vidkit import libraries
+
+libraries.import_papermill()
+assert "jsonschema" in sys.modules and "rfc3987_syntax" not in sys.modules, "a parser was built that nobody has used"
+
+# and addresses are checked where somebody asks for it
+import jsonschema
+check = jsonschema.Draft202012Validator.FORMAT_CHECKER
+assert check.conforms("https://example.org/größer", "iri") and not check.conforms("no address", "iri")
+assert "rfc3987_syntax" in sys.modules
+"""
+
+
+def test_papermill_is_imported_without_a_parser_for_addresses() -> None:
+    done = subprocess.run([sys.executable, "-c", SWEEPING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_collected_inside_and_all_is_as_before_outside() -> None:
+    assert gc.isenabled()
+    with libraries.uncollected():
+        assert not gc.isenabled()
+        with libraries.uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_the_installed_packages_are_listed_once_and_python_is_left_as_it_was() -> None:

@@ -59,8 +59,8 @@ def sweep_file(tmp_path: Path, tiny_svd_folder: Path) -> Callable[..., Path]:
     return write
 
 
-def sweep(file: Path, root: Path, **more: Any) -> Summary:
-    return run_sweep(file, root, executor=RayExecutor(workers=2), report=False, **more)
+def sweep(file: Path, root: Path, workers: int = 2, **more: Any) -> Summary:
+    return run_sweep(file, root, executor=RayExecutor(workers=workers), report=False, **more)
 
 
 def who(root: Path) -> list[str]:
@@ -154,7 +154,7 @@ def test_workers_that_do_not_see_the_folder_send_the_runs_back(
     file = sweep_file("assert seed != 2", seeds="1..3")
     monkeypatch.chdir(tmp_path)  # the workers stay where they are, and for them this path is another
 
-    summary = sweep(file, Path("/proc/self/cwd/runs"))
+    summary = sweep(file, Path("/proc/self/cwd/runs"), workers=1)
 
     assert (summary.done, summary.failed) == (2, 1)
     root = tmp_path / "runs"

@@ -73,7 +73,9 @@ class Sweep:
         self.write(seed=[1, 2])
 
     def run(self, **options: Any) -> Summary:
-        return run_sweep(self.file, self.root, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PYTEST_CURRENT_TEST")  # another in each test: each would start a kernel of its own
+            return run_sweep(self.file, self.root, **options)
 
     def command(self, *options: str) -> list[str]:
         return [sys.executable, "-m", "vidkit", "sweep", str(self.file), "--output", str(self.root), *options]
@@ -102,6 +104,18 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_one_kernel_serves_all_points_and_loads_the_model_once(sweep: Sweep) -> None:
+    shutdown_kernels()
+    sweep.write(seed=[1, 2, 3])
+    sweep.run()
+    runs = table(sweep.root)
+    assert (runs["timing_load"] > runs["timing_load"].max() / 5).sum() == 1
+    pid = warm_kernel("python3").pid
+    sweep.write(seed=[4])
+    sweep.run()
+    assert warm_kernel("python3").pid == pid
 
 
 def test_a_sweep_leaves_whole_runs_and_does_only_what_is_missing(sweep: Sweep) -> None:
@@ -136,17 +150,6 @@ def test_a_sweep_leaves_whole_runs_and_does_only_what_is_missing(sweep: Sweep) -
     clips.saved(sweep.folder, value=200)  # other bytes under the same name
     assert sweep.run().done == 3
     assert len(run_folders(sweep.root)) == 6
-
-
-def test_one_kernel_serves_all_points_and_loads_the_model_once(sweep: Sweep) -> None:
-    sweep.write(seed=[1, 2, 3])
-    sweep.run()
-    runs = table(sweep.root)
-    assert (runs["timing_load"] > runs["timing_load"].max() / 5).sum() == 1
-    pid = warm_kernel("python3").pid
-    sweep.write(seed=[4])
-    sweep.run()
-    assert warm_kernel("python3").pid == pid
 
 
 class Heard:
@@ -233,21 +236,6 @@ def test_a_notebook_that_makes_another_clip_has_failed(sweep: Sweep) -> None:
     summary = sweep.run(listener=heard)
     assert (summary.done, summary.failed) == (0, 2)
     assert "another than was planned" in heard.failures[0]["message"]
-
-
-def test_a_kernel_that_dies_is_replaced_and_the_point_tried_once_more(sweep: Sweep) -> None:
-    once = sweep.folder / "once"
-    sweep.with_cell(
-        "import os, signal\nfrom pathlib import Path\n"
-        f"once = Path({str(once)!r})\n"
-        "if request.seed == 2 or not once.exists():\n"
-        "    once.touch()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    heard = Heard()
-    summary = sweep.run(listener=heard)
-    assert (summary.done, summary.failed) == (1, 1)  # seed 1 died once, seed 2 dies always
-    assert heard.failures[0]["code"] == "process_killed"
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -359,3 +347,18 @@ def test_a_point_as_a_request_is_what_the_plan_says(sweep: Sweep) -> None:
     assert manifest is not None
     params = GenerationParams(**{**sweep.base, "seed": 5})
     assert content_key(params)[0] == manifest.key == RunFolder(sweep.root, manifest.key).key
+
+
+def test_a_kernel_that_dies_is_replaced_and_the_point_tried_once_more(sweep: Sweep) -> None:
+    once = sweep.folder / "once"
+    sweep.with_cell(
+        "import os, signal\nfrom pathlib import Path\n"
+        f"once = Path({str(once)!r})\n"
+        "if request.seed == 2 or not once.exists():\n"
+        "    once.touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    heard = Heard()
+    summary = sweep.run(listener=heard)
+    assert (summary.done, summary.failed) == (1, 1)  # seed 1 died once, seed 2 dies always
+    assert heard.failures[0]["code"] == "process_killed"

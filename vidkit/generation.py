@@ -28,7 +28,7 @@ from vidkit.device import (
 from vidkit.device_lock import DeviceLock
 from vidkit.display import clip_html
 from vidkit.images import fit_image
-from vidkit.libraries import tell_nobody
+from vidkit.libraries import tell_nobody, uncollected
 from vidkit.limits import check_disk
 from vidkit.memory.planning import Planned
 from vidkit.memory.sharing import plan_with_room
@@ -237,7 +237,8 @@ def on_the_device(
     stopwatch.begin()
     reporter.tell(5, "Loading libraries...")
     tell_nobody()
-    import torch
+    with uncollected():
+        import torch
 
     allow_growing_segments()
 

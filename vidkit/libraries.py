@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import os
 import sys
@@ -30,6 +32,10 @@ FROM_SCIPY: Final[Mapping[str, tuple[str, ...]]] = {
     "scipy.stats": (),
 }
 
+#: What jsonschema imports, and so papermill and Ray, to check addresses with letters of all languages; nobody asks
+#: for that, and it builds a parser, which takes one and a half seconds.
+FROM_RFC3987: Final[Mapping[str, tuple[str, ...]]] = {"rfc3987_syntax": ("is_valid_syntax",)}
+
 
 def tell_nobody() -> None:
     """Libraries that are loaded from here on, and the processes started, tell nobody of their use."""
@@ -38,7 +44,7 @@ def tell_nobody() -> None:
 
 def import_networks() -> None:
     """transformers' and diffusers' modules that any model is loaded with: seconds, the first time."""
-    with scipy_when_used():
+    with when_used(FROM_SCIPY), uncollected():
         import diffusers
         import transformers
 
@@ -52,10 +58,20 @@ def import_networks() -> None:
         diffusers.EulerDiscreteScheduler.from_config({})  # asks all schedulers whether they are compatible
 
 
+def import_papermill() -> None:
+    """papermill, and what runs and reads notebooks for it."""
+    with when_used(FROM_RFC3987):
+        import papermill  # noqa: F401  (its import is what matters)
+
+
 @contextmanager
-def scipy_when_used() -> Iterator[None]:
-    """What is imported inside gets SciPy's slow modules as they are first used, and many never are."""
-    waiting = {name: Waiting(name, functions) for name, functions in FROM_SCIPY.items() if name not in sys.modules}
+def when_used(functions: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
+    """What is imported inside gets these slow modules as they are first used, and many never are.
+
+    functions: by module those that are imported from it by name. Modules that are not installed stay missing.
+    """
+    slow = [name for name in functions if name not in sys.modules and is_installed(name)]
+    waiting = {name: Waiting(name, functions[name]) for name in slow}
     sys.modules.update(waiting)
     try:
         yield
@@ -63,6 +79,13 @@ def scipy_when_used() -> Iterator[None]:
         for name, module in waiting.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor its package
+        return False
 
 
 class Waiting(ModuleType):
@@ -89,6 +112,19 @@ class Waiting(ModuleType):
 
 
 @contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, Python looks for no unreachable objects: imports make a million that stay, and it would look them all
+    through again and again, for a fifth of the time until the first clip."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def packages_listed_once() -> Iterator[None]:
     """Both libraries read the metadata of every installed package as they are imported; inside, it is read once."""
     read = importlib.metadata.packages_distributions
@@ -106,7 +142,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    with packages_listed_once():
+    with packages_listed_once(), uncollected():
         import transformers.utils.logging as transformers_logging
         from diffusers.utils import logging as diffusers_logging
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vidkit.doctor.asking import Answer, ask
+from vidkit.libraries import uncollected
 from vidkit.supervisor import OFFLINE
 
 #: seconds: torch and diffusers are read in five from a quick disk, in a minute from a slow one that was never read
@@ -201,6 +202,11 @@ STAGES: Final[dict[str, tuple[Callable[[], dict[str, Any]], str]]] = {
 
 
 def main() -> None:
+    with uncollected():
+        try_out()
+
+
+def try_out() -> None:
     for name, (look, _) in STAGES.items():
         tell({"stage": name, "begins": True})
         try:

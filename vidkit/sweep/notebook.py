@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from vidkit.errors import ERROR_MIMETYPE, InputError
 from vidkit.generation import RESULT_MIMETYPE
+from vidkit.libraries import import_papermill
 from vidkit.metrics import METRICS_MIMETYPE
 
 WARM: Final = "vidkit-warm"
@@ -24,6 +25,7 @@ def execute(notebook: Path, executed: Path, parameters: Mapping[str, Any], engin
     Raises:
         Exception: what papermill raises: a cell's error, a timeout, a kernel that died.
     """
+    import_papermill()
     import papermill
     from papermill.engines import papermill_engines
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from vidkit.errors import InputError, SetupError
-from vidkit.libraries import NO_TELEMETRY
+from vidkit.libraries import FROM_RFC3987, NO_TELEMETRY, when_used
 from vidkit.sweep.execute import OnBegan, Outcomes, Task
 from vidkit.sweep.ray_pool import Pool
 
@@ -70,7 +70,8 @@ def connected(address: str | None) -> Iterator[Any]:
     """The module `ray`, connected. What was connected before stays so, and a cluster that others started runs on."""
     os.environ.update(ENVIRONMENT)
     try:
-        ray: Any = importlib.import_module("ray")
+        with when_used(FROM_RFC3987):
+            ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise SetupError(
             "missing_dependency", "--executor ray needs Ray, which is not installed.", ["pip install 'vidkit[ray]'"]
