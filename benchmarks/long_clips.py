@@ -59,12 +59,12 @@ COLUMNS = 12
 class LongClip:
     """One clip's numbers.
 
-    seam: mean change (absolute difference) from frame to frame where two windows meet, over that elsewhere. It counts
-    from the last frame of the earlier window alone over those that both made to the first of the later window alone.
+    change: mean absolute difference from frame to frame inside windows, 8-bit levels.
+    seam: the same where two windows meet, over that. It counts from the last frame of the earlier window alone over those
+    that both made to the first of the later window alone.
     worst: of a single border's largest such change, over the largest elsewhere in its two windows.
     drift: the largest departure of a channel's mean from the first frame's, 8-bit levels; spread: of its deviation.
-    coherence: mean, dB, of frames LEG apart, the first moved onto
-    the second.
+    coherence: mean, dB, of frames LEG apart, the first moved onto the second.
     """
 
     mode: str
@@ -74,6 +74,7 @@ class LongClip:
     frames: int
     windows: int
     seconds: float
+    change: float
     seam: float
     worst: float
     drift: float
@@ -147,7 +148,7 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
     seconds = time.monotonic() - began
     frames = read_frames(target)
     target.unlink()
-    seam, worst = seams(frames, windows)
+    change, seam, worst = seams(frames, windows)
     means, deviations = frames.mean((1, 2)), frames.std((1, 2))
     clip = LongClip(
         mode="svd" if request.pipeline == "svd" else request.conditioning,
@@ -157,6 +158,7 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
         frames=len(frames),
         windows=windows.count,
         seconds=round(seconds, 1),
+        change=round(change, 2),
         seam=round(seam, 3),
         worst=round(worst, 3),
         drift=round(float(np.abs(means - means[0]).max()), 1),
@@ -166,8 +168,8 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
     return clip, frames
 
 
-def seams(frames: Frames, windows: Windows) -> tuple[float, float]:
-    """`LongClip.seam` and `LongClip.worst`."""
+def seams(frames: Frames, windows: Windows) -> tuple[float, float, float]:
+    """`LongClip.change`, `LongClip.seam` and `LongClip.worst`."""
     changes = np.array([np.abs(after.astype(float) - before).mean() for before, after in pairwise(frames)])
     further = windows.held - windows.overlap
     borders = [
@@ -180,7 +182,8 @@ def seams(frames: Frames, windows: Windows) -> tuple[float, float]:
         first, last = number * further, (number + 2) * further + windows.overlap
         around = inside[(inside >= first) & (inside < last)]
         worst = max(worst, float(changes[border].max() / changes[around].max()))
-    return float(changes[np.concatenate(borders)].mean() / changes[inside].mean()), worst
+    usual = float(changes[inside].mean())
+    return usual, float(changes[np.concatenate(borders)].mean()) / usual, worst
 
 
 def coherence(frames: Frames) -> float:
@@ -189,13 +192,13 @@ def coherence(frames: Frames) -> float:
     return float(fit_motion(clip[stops[:-1]], clip[stops[1:]]).psnr.mean())
 
 
-HEADER = f"{'mode':5} {'photograph':20} seed frames windows seconds  seam worst drift spread coherence"
+HEADER = f"{'mode':5} {'photograph':20} seed frames windows seconds change  seam worst drift spread coherence"
 
 
 def line(clip: LongClip) -> str:
     return (
         f"{clip.mode:5} {clip.photograph[:20]:20} {clip.seed:4} {clip.frames:6} {clip.windows:7} {clip.seconds:7.1f} "
-        f"{clip.seam:5.2f} {clip.worst:5.2f} {clip.drift:5.1f} {clip.spread:6.1f} {clip.coherence:6.1f} dB "
+        f"{clip.change:6.2f} {clip.seam:5.2f} {clip.worst:5.2f} {clip.drift:5.1f} {clip.spread:6.1f} {clip.coherence:6.1f} dB "
         f"{'PASS' if clip.holds else 'FAIL'}"
     )
 

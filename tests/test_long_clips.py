@@ -13,7 +13,7 @@ from benchmarks.long_clips import LongClip, main, seams
 from vidkit.pipelines.windows import Windows
 
 WINDOWS = Windows(30, 14, "")  # three, 8 frames apart: they meet in the changes 7 to 13 and 15 to 21
-STEADY = LongClip("svd", "photo.jpg", 1, 30, 3, 1.0, 1.0, 1.1, 2.0, 2.0, 25.0)
+STEADY = LongClip("svd", "photo.jpg", False, 1, 30, 3, 1.0, 3.0, 1.0, 1.1, 2.0, 2.0, 25.0)
 
 
 def clip_of(changes: np.ndarray) -> np.ndarray:
@@ -22,14 +22,14 @@ def clip_of(changes: np.ndarray) -> np.ndarray:
 
 
 def test_a_steady_clip_has_no_seam() -> None:
-    assert seams(clip_of(np.full(29, 3)), WINDOWS) == (1.0, 1.0)
+    assert seams(clip_of(np.full(29, 3)), WINDOWS) == (3.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("place", [7, 13, 15, 21])
 def test_a_jump_where_windows_meet_is_a_seam(place: int) -> None:
     changes = np.full(29, 3)
     changes[place] = 30
-    seam, worst = seams(clip_of(changes), WINDOWS)
+    _, seam, worst = seams(clip_of(changes), WINDOWS)
     assert seam == pytest.approx((3 * 13 + 30) / 14 / 3)
     assert worst == 10
 
@@ -38,7 +38,7 @@ def test_a_jump_where_windows_meet_is_a_seam(place: int) -> None:
 def test_a_jump_inside_of_a_window_is_none(place: int) -> None:
     changes = np.full(29, 3)
     changes[place] = 30
-    seam, worst = seams(clip_of(changes), WINDOWS)
+    _, seam, worst = seams(clip_of(changes), WINDOWS)
     assert seam < 1
     assert worst <= 1
 
