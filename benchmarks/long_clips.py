@@ -60,8 +60,8 @@ class LongClip:
     """One clip's numbers.
 
     change: mean absolute difference from frame to frame inside windows, 8-bit levels.
-    seam: the same where two windows meet, over that. It counts from the last frame of the earlier window alone over those
-    that both made to the first of the later window alone.
+    seam: the same where two windows meet, over that. It counts from the last frame of the earlier window alone over
+    those that both made to the first of the later window alone.
     worst: of a single border's largest such change, over the largest elsewhere in its two windows.
     drift: the largest departure of a channel's mean from the first frame's, 8-bit levels; spread: of its deviation.
     coherence: mean, dB, of frames LEG apart, the first moved onto the second.
@@ -198,8 +198,8 @@ HEADER = f"{'mode':5} {'photograph':20} seed frames windows seconds change  seam
 def line(clip: LongClip) -> str:
     return (
         f"{clip.mode:5} {clip.photograph[:20]:20} {clip.seed:4} {clip.frames:6} {clip.windows:7} {clip.seconds:7.1f} "
-        f"{clip.change:6.2f} {clip.seam:5.2f} {clip.worst:5.2f} {clip.drift:5.1f} {clip.spread:6.1f} {clip.coherence:6.1f} dB "
-        f"{'PASS' if clip.holds else 'FAIL'}"
+        f"{clip.change:6.2f} {clip.seam:5.2f} {clip.worst:5.2f} {clip.drift:5.1f} {clip.spread:6.1f} "
+        f"{clip.coherence:6.1f} dB {'PASS' if clip.holds else 'FAIL'}"
     )
 
 
