@@ -76,6 +76,15 @@ def test_where_none_can_torch_chooses_and_is_not_asked_again() -> None:
     assert chosen(*given, {"slow": slow}) is by_torch
 
 
+def test_where_memory_runs_out_nothing_is_noted_of_the_kernel() -> None:
+    def full(*qkv: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        chosen(*tensors(), {"quick": by_torch, "full": full})
+    assert noted("cpu") == {}
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{"])
 def test_a_broken_note_is_written_anew(text: str) -> None:
     file = note_file("cpu")

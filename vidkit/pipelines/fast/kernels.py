@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vidkit")
 
-#: what a kernel raises that is not there, or not for these tensors, or finds no memory
+#: what a kernel raises that is not there, or not for these tensors
 UNFIT: Final = (RuntimeError, ImportError, NotImplementedError, ValueError)
 
 #: calls that are timed, after one that loads the kernel
@@ -62,11 +62,21 @@ def chosen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels:
 
 
 def quickest(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels: Mapping[str, Kernel]) -> str:
-    """By name, of those that can; waits for the device."""
+    """By name, of those that can; waits for the device.
+
+    Raises:
+        torch.OutOfMemoryError: which says nothing of the kernel.
+    """
+    import torch
+
     found = {}
     for name, kernel in kernels.items():
-        with suppress(*UNFIT):
+        try:
             found[name] = seconds(kernel, query, key, value)
+        except torch.OutOfMemoryError:
+            raise
+        except UNFIT:
+            continue
     best = min(found, key=found.__getitem__, default=UNMEASURED)
     times = ", ".join(f"{name} {1e3 * taken:.2f} ms" for name, taken in found.items())
     logger.info("attention of %s: %s (%s)", shape_of(query, key), best, times)
