@@ -292,8 +292,7 @@ def test_settings_come_back_and_the_history_follows_the_queue(tmp_path: Path, ti
     page = Page(tmp_path, queue)
     params = request(tiny_svd_folder, saved(tmp_path), fps=9)
     queue.submit(params)
-    wait_until(lambda: page.clips())
-    assert page.where() == "1 clip, page 1 of 1"
+    wait_until(lambda: page.where() == "1 clip, page 1 of 1")  # told after the clips are shown
     page.choose(0)
     page.press("Restore settings")
     page.press("New seed again")
