@@ -6,8 +6,8 @@
 A variant is which forwards the network has (plain: diffusers'; layers: fast blocks and layers), and a choice of torch's
 compiler (tuned) or of attention (cudnn). All are compiled at once, each in a process of its own, before anything is
 timed; packages that are in the folder PACKAGES already are taken from there, so that a run that was stopped goes on.
-More than three UNets at once take 16 cores longer than one after the other. Also the attention of the networks' largest
-maps, by each of torch's kernels. --few: a rehearsal on a CPU.
+With eleven at once on 16 cores, SVD's UNet took 290 s. Also the attention of the networks' largest maps, by each of
+torch's kernels. --few: a rehearsal on a CPU.
 """
 
 from __future__ import annotations
