@@ -150,6 +150,7 @@ def test_pause_and_resume(live: Page) -> None:
     assert live.buttons().keys() == {"Remove: waves, seed 1"}
     live.submit(2, num_frames=6, num_inference_steps=200)
     live.submit(3)
+    wait_until(lambda: "Cancel: waves, seed 2" in live.buttons())  # it runs: paused before, it would wait
     live.press("Pause queue")
     live.press("Cancel: waves, seed 2")
     wait_until(lambda: live.summary() == "Queue (paused): 1 waiting.")
