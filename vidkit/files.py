@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,14 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what went wrong is told, not this
             temporary.unlink(missing_ok=True)
+
+
+def remember(entry: Path, content: Mapping[str, str]) -> None:
+    """JSON in the cache. A full or read-only disk costs only the memory of it."""
+    with suppress(OSError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(entry) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -114,7 +114,7 @@ class Waiting(ModuleType):
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Inside, Python looks for no unreachable objects: imports make a million that stay, and it would look them all
-    through again and again, for a fifth of the time until the first clip."""
+    through again and again, for a seventh of the time until the first clip."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

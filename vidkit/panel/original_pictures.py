@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidkit.errors import InputError
-from vidkit.models.files.content_hash import remember
+from vidkit.files import remember
 from vidkit.models.locate import picture_path
 from vidkit.paths import local_path
 from vidkit.record import file_identity

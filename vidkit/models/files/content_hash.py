@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from vidkit.errors import SetupError
+from vidkit.files import remember
 from vidkit.models.files.file_format import examine
 from vidkit.models.files.file_identity import FileIdentity, RememberedByFile, identity_of
 from vidkit.settings import Settings
@@ -116,14 +117,6 @@ def remembered(sha256: str, settings: Settings) -> Path | None:
 
 def place_file(sha256: str, settings: Settings) -> Path:
     return settings.cache / "models" / f"{sha256}.json"
-
-
-def remember(entry: Path, content: Mapping[str, str]) -> None:
-    with suppress(OSError):  # a full or read-only disk costs only the memory of it
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary = entry.with_suffix(f".{os.getpid()}.part")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(entry)
 
 
 def noted_hash(path: Path, settings: Settings) -> str | None:

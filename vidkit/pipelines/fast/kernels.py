@@ -13,13 +13,13 @@ import importlib.metadata
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.files import written_whole
-from vidkit.settings import home
+from vidkit.files import remember
+from vidkit.settings import settings_or_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,8 @@ CALLS: Final = 3
 #: torch's own choice, where none of the others fits
 UNMEASURED: Final = "torch"
 
-#: by device and shape, the kernel that this process takes
-_chosen: Final[dict[tuple[str, str], Kernel]] = {}
+#: by device, dtype and shapes, the kernel that this process takes
+_chosen: Final[dict[Hashable, Kernel]] = {}
 
 
 def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -51,14 +51,15 @@ def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
 
 def chosen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels: Mapping[str, Kernel]) -> Kernel:
     """The kernel for tensors like these: this process's, the noted one, or the quickest in a trial, which is noted."""
-    device, shape = device_of(query), shape_of(query, key)
-    if (device, shape) not in _chosen:
+    like = query.device, query.dtype, query.shape, key.shape
+    if like not in _chosen:
+        device, shape = device_of(query), shape_of(query, key)
         name = noted(device).get(shape, "")
         if name not in (*kernels, UNMEASURED):
             name = quickest(query, key, value, kernels)
-            note(device, shape, name)
-        _chosen[device, shape] = kernels.get(name, by_torch)
-    return _chosen[device, shape]
+            remember(note_file(device), noted(device) | {shape: name})
+        _chosen[like] = kernels.get(name, by_torch)
+    return _chosen[like]
 
 
 def quickest(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels: Mapping[str, Kernel]) -> str:
@@ -161,7 +162,7 @@ def device_of(tensor: torch.Tensor) -> str:
 
 def note_file(device: str) -> Path:
     name = hashlib.sha256(f"{device}, {libraries()}".encode()).hexdigest()[:16]
-    return home() / "cache" / "attention" / f"{name}.json"
+    return settings_or_defaults().cache / "attention" / f"{name}.json"
 
 
 def noted(device: str) -> dict[str, str]:
@@ -171,11 +172,3 @@ def noted(device: str) -> dict[str, str]:
         if isinstance(found, dict):
             return found
     return {}
-
-
-def note(device: str, shape: str, name: str) -> None:
-    file = note_file(device)
-    with suppress(OSError):  # a full or read-only disk costs only the memory of it
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
-            temporary.write_text(json.dumps(noted(device) | {shape: name}, indent=1), encoding="utf-8")
