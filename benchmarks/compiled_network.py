@@ -6,8 +6,7 @@ CPU in 0.03 s. It is made of a network without weights, so making it takes no mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,60 +17,15 @@ if TYPE_CHECKING:
 Compiled = Callable[[Mapping[str, Any], list[Any], dict[str, Any]], Any]
 
 
-@dataclass(frozen=True)
-class Call:
-    """The arguments of a network, described: what is equal runs the same compiled code."""
-
-    arguments: Sequence[Any]
-    options: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, arguments: Sequence[Any], options: Mapping[str, Any]) -> Call:
-        """Raises TypeError: an argument is neither tensors nor JSON."""
-        return cls([described(value) for value in arguments], {name: described(options[name]) for name in options})
-
-    def made(self, make: Callable[..., torch.Tensor]) -> tuple[list[Any], dict[str, Any]]:
-        """Arguments like those. make: a tensor of a size, a stride and a dtype."""
-        arguments = [undescribed(value, make) for value in self.arguments]
-        return arguments, {name: undescribed(value, make) for name, value in self.options.items()}
-
-
-def described(value: Any) -> Any:
-    import torch
-
-    match value:
-        case torch.Tensor():
-            dtype = str(value.dtype).removeprefix("torch.")
-            return {"tensor": [list(value.shape), list(value.stride()), dtype]}
-        case None | bool() | int() | float() | str():
-            return value
-        case tuple() | list():
-            return [described(one) for one in value]
-        case Mapping():
-            return {"mapping": {str(name): described(one) for name, one in value.items()}}
-    raise TypeError(f"a {type(value).__name__} is no tensor and no JSON")
-
-
-def undescribed(value: Any, make: Callable[..., torch.Tensor]) -> Any:
-    import torch
-
-    match value:
-        case {"tensor": [size, stride, dtype]}:
-            return make(size, stride, getattr(torch, dtype))
-        case {"mapping": inner}:
-            return {name: undescribed(one, make) for name, one in inner.items()}
-        case list():
-            return [undescribed(one, make) for one in value]
-    return value
-
-
 def weights_of(network: Any) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name."""
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
 
 
-def compile_to(file: Path, network: Any, call: Call, device: torch.device) -> None:
-    """Compile the call of a network on the meta device for a device of this machine. Minutes for a full-size UNet.
+def compile_to(file: Path, network: Any, arguments: list[Any], options: dict[str, Any], device: str) -> None:
+    """Compile one call for a device of this machine. Minutes for a full-size UNet.
+
+    network, arguments, options: their tensors are on the meta device, where they have sizes and no memory.
 
     Raises:
         whatever torch raises of what it cannot export or compile.
@@ -80,20 +34,20 @@ def compile_to(file: Path, network: Any, call: Call, device: torch.device) -> No
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torch.utils._pytree import tree_map_only
 
     # as torch.export has it, which would take real tensors as examples, and a GPU's memory for them
     fake = FakeTensorMode(
         allow_non_fake_inputs=True, export=True, shape_env=ShapeEnv(tracked_fakes=[], trace_asserts=True)
     )
+
+    def on_device(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
     with fake:
-
-        def example(size: Any, stride: Any, dtype: Any) -> torch.Tensor:
-            return torch.empty_strided(size, stride, dtype=dtype, device=device)
-
-        weights = {name: example(one.shape, one.stride(), one.dtype) for name, one in weights_of(network).items()}
-        arguments, options = call.made(example)
+        examples = tree_map_only(torch.Tensor, on_device, (weights_of(network), arguments, options))
     with torch.no_grad(), tracing(TracingContext(fake)):
-        exported = torch.export.export(stateless(network), (weights, arguments, options), strict=False)
+        exported = torch.export.export(stateless(network), examples, strict=False)
     torch._inductor.aoti_compile_and_package(exported, package_path=str(file))
 
 

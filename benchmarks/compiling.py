@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compiled_network import Call, compile_to, load, weights_of
-from benchmarks.lean_networks import Setup, motion_unet_of, sd15_vae
+from benchmarks.compiled_network import compile_to, load, weights_of
+from benchmarks.lean import Bench, error
+from benchmarks.lean_networks import Setup, bundled, motion_unet_of
 from benchmarks.memory import about_this_machine
 from benchmarks.memory_models import PUBLISHED_UNET, PUBLISHED_VAE, on_meta
 
@@ -40,17 +41,13 @@ def network_of(name: str, few: bool) -> Any:
     """Without weights."""
     import diffusers as d
 
-    setup = Setup("cpu", few)
-    unet, vae = ({}, {}) if few else (PUBLISHED_UNET, PUBLISHED_VAE)
+    unet, vae = PUBLISHED_UNET, PUBLISHED_VAE
     if few:
-        from benchmarks.lean_networks import bundled
-
         unet, vae = bundled("tiny-svd/unet"), bundled("tiny-svd/vae")
     makers: dict[str, Callable[[], Any]] = {
         "svd_unet": lambda: d.UNetSpatioTemporalConditionModel.from_config(unet),
         "svd_decoder": lambda: d.AutoencoderKLTemporalDecoder.from_config(vae).decoder,
-        "motion_unet": lambda: motion_unet_of(setup),
-        "motion_decoder": lambda: sd15_vae(setup).decoder,
+        "motion_unet": lambda: motion_unet_of(Setup("cpu", few)),
     }
     return on_meta(makers[name]).eval().requires_grad_(False)
 
@@ -92,23 +89,18 @@ def child(variant: str, device: str, few: bool, file: str) -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     name, forwards, *choices = variant.split(":")
-    network = network_of(name, few).to(dtype_on(device))
+    bench = Bench(device, few)
+    network = network_of(name, few).to(bench.dtype)
     prepared(network, forwards)
     torch._inductor.config.coordinate_descent_tuning = "tuned" in choices
     kernels = [SDPBackend.CUDNN_ATTENTION] if "cudnn" in choices else []
     kernels += [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     began = time.perf_counter()
     with torch.device("meta"):
-        arguments, options = arguments_of(name, network, few, lambda *size: torch.empty(size, dtype=dtype_on(device)))
+        arguments, options = arguments_of(name, network, few, lambda *size: torch.empty(size, dtype=bench.dtype))
     with sdpa_kernel(kernels, set_priority=True):
-        compile_to(Path(file), network, Call.of(arguments, options), torch.device(device))
+        compile_to(Path(file), network, list(arguments), options, device)
     print(json.dumps({"compile_seconds": round(time.perf_counter() - began, 1)}), flush=True)
-
-
-def dtype_on(device: str) -> Any:
-    import torch
-
-    return torch.float16 if device == "cuda" else torch.float32
 
 
 def compiled(variants: list[str], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
@@ -141,29 +133,19 @@ def compiled(variants: list[str], options: argparse.Namespace, folder: Path) -> 
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def timed(call: Callable[[], Any], device: str) -> tuple[Any, dict[str, Any]]:
-    """The result, the median of its seconds, and the bytes beyond what there was."""
-    import torch
-
-    def waited() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    before = 0
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    first = waited()
+def timed(bench: Bench, call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The result, the median of its seconds after the first call, and the first one's bytes beyond what there was."""
+    bench.clear()
+    before = bench.memory()["now"]
     result, seconds = call(), []
-    first = waited() - first
-    peak = torch.cuda.max_memory_allocated() - before if device == "cuda" else 0
+    activations = bench.memory()["peak"] - before
     for _ in range(REPEATS):
-        began = waited()
+        bench.wait()
+        began = time.perf_counter()
         call()
-        seconds.append(waited() - began)
-    return result, {"seconds": round(statistics.median(seconds), 4), "first": round(first, 3), "activations": peak}
+        bench.wait()
+        seconds.append(time.perf_counter() - began)
+    return result, {"seconds": round(statistics.median(seconds), 4), "activations": activations}
 
 
 def rows_of(
@@ -172,21 +154,21 @@ def rows_of(
     """Eager plain, and each compiled variant of one network."""
     import torch
 
-    device = options.device
-    network = network_of(name, options.few).to(dtype_on(device)).to_empty(device=device)
+    bench, device = Bench(options.device, options.few), options.device
+    network = network_of(name, options.few).to(bench.dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data.normal_(std=0.02, generator=generator)
 
     def make(*size: int) -> Any:
-        return torch.randn(size, generator=generator, device=device, dtype=dtype_on(device))
+        return torch.randn(size, generator=generator, device=device, dtype=bench.dtype)
 
     arguments, given = arguments_of(name, network, options.few, make)
     with torch.no_grad():
-        plain, row = timed(lambda: network(*arguments, **given), device)
+        plain, row = timed(bench, lambda: network(*arguments, **given))
         exact = network.float()(*(one.float() for one in arguments), **floats(given))
-        network.to(dtype_on(device))
-        yield {"network": name, "variant": "eager plain", **row, "error": error(plain, exact)}
+        network.to(bench.dtype)
+        yield {"network": name, "variant": "eager plain", **row, "error": error(*map(outcome, (plain, exact)))}
         weights = weights_of(network)
         for variant, about in variants.items():
             if not variant.startswith(name + ":"):
@@ -198,8 +180,8 @@ def rows_of(
                 run = load(file)
                 row["load_seconds"] = round(time.perf_counter() - began, 2)
                 try:
-                    result, measured = timed(lambda run=run: run(weights, list(arguments), given), device)
-                    row |= measured | {"error": error(result, exact)}
+                    result, measured = timed(bench, lambda run=run: run(weights, list(arguments), given))
+                    row |= measured | {"error": error(*map(outcome, (result, exact)))}
                     if options.profile and variant == options.profile_of:
                         profile(lambda run=run: run(weights, list(arguments), given), options.profile)
                 except RuntimeError as failure:
@@ -211,10 +193,9 @@ def floats(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.float() if hasattr(value, "float") else value for name, value in options.items()}
 
 
-def error(result: Any, exact: Any) -> float:
-    """The root of the mean square of the difference, as a share of the exact result's."""
-    result, exact = (one[0] if isinstance(one, tuple | list) else one for one in (result, exact))
-    return float((result.double() - exact.double()).norm() / exact.double().norm())
+def outcome(result: Any) -> Any:
+    """The tensor that a network gives, alone or in a tuple."""
+    return (result[0] if isinstance(result, tuple | list) else result).double()
 
 
 def profile(call: Callable[[], Any], file: Path) -> None:
@@ -227,9 +208,10 @@ def profile(call: Callable[[], Any], file: Path) -> None:
 
 
 def attention_rows() -> list[dict[str, Any]]:
-    """Milliseconds of torch's kernels: over the pixels of the largest maps, and over frames."""
+    """Milliseconds of the kernels that speed fast chooses of: over pixels, over frames, over a text."""
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from vidkit.pipelines.fast.kernels import KERNELS, UNFIT, seconds
 
     shapes: dict[str, tuple[int, ...]] = {
         "svd pixels": (50, 5, 9216, 64),
@@ -245,19 +227,10 @@ def attention_rows() -> list[dict[str, Any]]:
         query = torch.randn(count, tokens, heads, width, **half).transpose(1, 2)
         keys = torch.randn(count, *(words or [tokens]), heads, width, **half).transpose(1, 2)
         row: dict[str, Any] = {"attention": name}
-        for kernel in ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH"):
-            if kernel == "MATH" and tokens > 100:
-                continue
+        for kernel, attend in KERNELS.items():
             try:
-                with sdpa_kernel([getattr(SDPBackend, kernel)]):
-                    _, found = timed(
-                        lambda query=query, keys=keys: torch.nn.functional.scaled_dot_product_attention(
-                            query, keys, keys
-                        ),
-                        "cuda",
-                    )
-                row[kernel] = round(1e3 * found["seconds"], 3)
-            except RuntimeError as failure:
+                row[kernel] = round(1e3 * seconds(attend, query, keys, keys), 3)
+            except UNFIT as failure:
                 row[kernel] = str(failure).splitlines()[0][:80]
         rows.append(row)
         print(row, flush=True)

@@ -355,6 +355,9 @@ def line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{begin}{numbers}{times}  {plan_words(row['plan'])}{tried}"
 
 
+PAGE_COLUMNS = ["no cap", "11 GiB", "8 GiB", "6 GiB", "4 GiB"]
+
+
 def page_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For a page's table: a line for each request, a column for each cap.
 
@@ -371,9 +374,6 @@ def page_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         name = name_of(row).replace("svd", "SVD").replace("animatediff", "AnimateDiff")
         found.append({"way": name, "cap": f"{row['cap']:g} GiB" if row["cap"] else "no cap", "text": text})
     return sorted(found, key=lambda row: PAGE_COLUMNS.index(row["cap"]))
-
-
-PAGE_COLUMNS = ["no cap", "11 GiB", "8 GiB", "6 GiB", "4 GiB"]
 
 
 def plan_words(plan: Mapping[str, Any]) -> str:
