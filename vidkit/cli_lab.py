@@ -6,8 +6,10 @@ import argparse
 import difflib
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from vidkit.cli_output import Output
@@ -102,6 +104,7 @@ def start(folder: Path, notebook: Path, jupyter_options: list[str]) -> None:
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     from jupyterlab.labapp import LabApp
 
+    signal.signal(signal.SIGINT, interrupted)
     LabApp.launch_instance(
         [
             f"--ServerApp.root_dir={folder}",
@@ -110,3 +113,14 @@ def start(folder: Path, notebook: Path, jupyter_options: list[str]) -> None:
             *jupyter_options,
         ]
     )
+
+
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C ends the server as SIGTERM does, where Jupyter does not ask whether it is meant (it asks in a terminal).
+
+    Python's own KeyboardInterrupt may strike wherever the server is, also while it ends a thread, for which the process
+    then waits for ever.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the server is not there yet
+        signal.default_int_handler(number, frame)
+    signal.raise_signal(signal.SIGTERM)
