@@ -1,11 +1,12 @@
 """Clips of many windows of the bundled models: are seams seen, do colours drift, does the picture hold?
 
-    python -m benchmarks.long_clips PHOTOGRAPHS [--frames 48 ...] [--only svd|pia|init] [--still] [--json FILE]
-                                    [--sheet FILE]
+    python -m benchmarks.long_clips PHOTOGRAPHS [--frames 48 ...] [--only svd|pia|init] [--still] [--together]
+                                    [--json FILE] [--sheet FILE]
 
 PHOTOGRAPHS is a folder of pictures. Each mode makes a clip of each length of as many photographs as `--photographs`
 says, of the longest length one. With --still they are to show no motion, so that what changes is drift alone and not
-what comes into view. Measured is what a viewer gets, read back from the MP4. The table goes to stdout, progress to
+what comes into view. With --together windows are made together, which init knows not, and not chained. Measured is what
+a viewer gets, read back from the MP4. The table goes to stdout, progress to
 stderr. Exit code: 0 when all holds, 1 when a number falls short, 2 when there are no photographs.
 """
 
@@ -29,11 +30,11 @@ import vidkit
 from benchmarks.bundled_models import cpu, photographs
 from benchmarks.making import private_home
 from benchmarks.measures import as_tensor
-from benchmarks.motion import fit_motion
+from benchmarks.motion import fit_motion, psnr
 from vidkit import GenerationParams
 from vidkit.container import Frames
 from vidkit.errors import InputError
-from vidkit.pipelines import animatediff, svd
+from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.windows import Windows
 from vidkit.record import versions
 from vidkit.resolving import resolve_request
@@ -60,14 +61,17 @@ class LongClip:
     """One clip's numbers.
 
     change: mean absolute difference from frame to frame inside windows, 8-bit levels.
-    seam: the same where two windows meet, over that. It counts from the last frame of the earlier window alone over
-    those that both made to the first of the later window alone.
+    seam: the same where two windows meet, over that. Of chained windows it counts from the last frame of the earlier
+    window alone over those that both made to the first of the later window alone; of those made together, where all
+    frames are of two, from the frame before one begins and from the last of one that ends.
     worst: of a single border's largest such change, over the largest elsewhere in its two windows.
     drift: the largest departure of a channel's mean from the first frame's, 8-bit levels; spread: of its deviation.
     coherence: mean, dB, of frames LEG apart, the first moved onto the second.
+    likeness: PSNR of the frame that is least like the first, dB.
     """
 
     mode: str
+    windowing: str
     photograph: str
     still: bool
     seed: int
@@ -80,6 +84,7 @@ class LongClip:
     drift: float
     spread: float
     coherence: float
+    likeness: float
 
     @property
     def holds(self) -> bool:
@@ -95,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     clips, rows = [], []
     with private_home() as folder:
-        for request in requests(pictures, options.frames, options.only, options.still):
+        for request in requests(pictures, options):
             clip, frames = make(request, folder / "clip.mp4")
             clips.append(clip)
             rows.append((clip, frames[np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]))
@@ -116,33 +121,33 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, nargs="+", default=[48, 250])
     parser.add_argument("--only", choices=MODES)
     parser.add_argument("--still", action="store_true", help="static shots")
+    parser.add_argument("--together", action="store_true", help="windows made together, not chained")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--sheet", type=Path, help="write a picture of the clips here, a row for each")
     return parser.parse_args(arguments)
 
 
-def requests(
-    pictures: Sequence[str], lengths: Sequence[int], only: str | None, still: bool
-) -> Iterator[GenerationParams]:
-    for mode in MODES if only is None else (only,):
-        for frames in sorted(lengths):
-            most = 1 if frames == max(lengths) and len(lengths) > 1 else len(pictures)
+def requests(pictures: Sequence[str], options: argparse.Namespace) -> Iterator[GenerationParams]:
+    modes = [mode for mode in MODES if not (options.together and mode == "init")]
+    for mode in modes if options.only is None else (options.only,):
+        for frames in sorted(options.frames):
+            most = 1 if frames == max(options.frames) and len(options.frames) > 1 else len(pictures)
             for number, picture in enumerate(pictures[:most]):
                 yield GenerationParams(
                     image_path=picture,
-                    prompt=STILL if still else PROMPTS[number % len(PROMPTS)],
-                    motion_bucket_id=0 if still else 127,  # SVD's way to say it
+                    prompt=STILL if options.still else PROMPTS[number % len(PROMPTS)],
+                    motion_bucket_id=0 if options.still else 127,  # SVD's way to say it
                     seed=number + 1,
                     num_frames=frames,
                     pipeline="svd" if mode == "svd" else "animatediff",
                     conditioning="pia" if mode == "pia" else "init",
+                    windowing="together" if options.together else "chained",
                 )
 
 
 def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
     resolved = resolve_request(request, load_settings())
-    family = svd if request.pipeline == "svd" else animatediff
-    windows = family.windows_of(resolved.params, resolved.models)
+    windows = FAMILIES[request.pipeline].windows(resolved.params, resolved.models)
     began = time.monotonic()
     vidkit.generate(request.replace(output_path=str(target)))
     seconds = time.monotonic() - began
@@ -152,6 +157,7 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
     means, deviations = frames.mean((1, 2)), frames.std((1, 2))
     clip = LongClip(
         mode="svd" if request.pipeline == "svd" else request.conditioning,
+        windowing=request.windowing,
         photograph=Path(request.image_path).name,
         still=request.prompt == STILL,
         seed=request.seed,
@@ -164,6 +170,7 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
         drift=round(float(np.abs(means - means[0]).max()), 1),
         spread=round(float(np.abs(deviations - deviations[0]).max()), 1),
         coherence=round(coherence(frames), 1),
+        likeness=round(float(psnr(as_tensor(frames[1:]), as_tensor(frames[:1])).min()), 1),
     )
     return clip, frames
 
@@ -171,19 +178,22 @@ def make(request: GenerationParams, target: Path) -> tuple[LongClip, Frames]:
 def seams(frames: Frames, windows: Windows) -> tuple[float, float, float]:
     """`LongClip.change`, `LongClip.seam` and `LongClip.worst`."""
     changes = np.array([np.abs(after.astype(float) - before).mean() for before, after in pairwise(frames)])
-    further = windows.held - windows.overlap
-    borders = [
-        np.arange(number * further - 1, min(number * further + windows.overlap, len(changes)))
-        for number in range(1, windows.count)
-    ]
+    borders = [border(windows, number, len(changes)) for number in range(1, windows.count)]
     inside = np.setdiff1d(np.arange(len(changes)), np.concatenate(borders))
     worst = 0.0
-    for number, border in enumerate(borders):
-        first, last = number * further, (number + 2) * further + windows.overlap
+    for earlier, where in enumerate(borders):
+        first, last = windows.starts[earlier], windows.starts[earlier + 1] + windows.held
         around = inside[(inside >= first) & (inside < last)]
-        worst = max(worst, float(changes[border].max() / changes[around].max()))
+        worst = max(worst, float(changes[where].max() / changes[around].max()))
     usual = float(changes[inside].mean())
     return usual, float(changes[np.concatenate(borders)].mean()) / usual, worst
+
+
+def border(windows: Windows, number: int, changes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Which changes from frame to frame are at the border of window `number` (from 1) and the one before."""
+    begins, ended = windows.starts[number] - 1, windows.starts[number - 1] + windows.held - 1
+    where = np.array([begins, ended]) if windows.together else np.arange(begins, ended + 1)
+    return where[where < changes]
 
 
 def coherence(frames: Frames) -> float:
@@ -192,14 +202,14 @@ def coherence(frames: Frames) -> float:
     return float(fit_motion(clip[stops[:-1]], clip[stops[1:]]).psnr.mean())
 
 
-HEADER = f"{'mode':5} {'photograph':20} seed frames windows seconds change  seam worst drift spread coherence"
+HEADER = f"{'mode':5} {'photograph':20} seed frames windows seconds change  seam worst drift spread coherence  likeness"
 
 
 def line(clip: LongClip) -> str:
     return (
         f"{clip.mode:5} {clip.photograph[:20]:20} {clip.seed:4} {clip.frames:6} {clip.windows:7} {clip.seconds:7.1f} "
         f"{clip.change:6.2f} {clip.seam:5.2f} {clip.worst:5.2f} {clip.drift:5.1f} {clip.spread:6.1f} "
-        f"{clip.coherence:6.1f} dB {'PASS' if clip.holds else 'FAIL'}"
+        f"{clip.coherence:6.1f} dB {clip.likeness:6.1f} dB {'PASS' if clip.holds else 'FAIL'}"
     )
 
 

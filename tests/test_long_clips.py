@@ -13,7 +13,7 @@ from benchmarks.long_clips import LongClip, main, seams
 from vidkit.pipelines.windows import Windows
 
 WINDOWS = Windows(30, 14, "")  # three, 8 frames apart: they meet in the changes 7 to 13 and 15 to 21
-STEADY = LongClip("svd", "photo.jpg", False, 1, 30, 3, 1.0, 3.0, 1.0, 1.1, 2.0, 2.0, 25.0)
+STEADY = LongClip("svd", "chained", "photo.jpg", False, 1, 30, 3, 1.0, 3.0, 1.0, 1.1, 2.0, 2.0, 25.0, 20.0)
 
 
 def clip_of(changes: np.ndarray) -> np.ndarray:
@@ -41,6 +41,15 @@ def test_a_jump_inside_of_a_window_is_none(place: int) -> None:
     _, seam, worst = seams(clip_of(changes), WINDOWS)
     assert seam < 1
     assert worst <= 1
+
+
+@pytest.mark.parametrize(("place", "is_border"), [(6, True), (13, True), (15, True), (7, False), (22, False)])
+def test_windows_made_together_meet_where_they_begin_and_end(place: int, is_border: bool) -> None:
+    """Of 14, at 0, 7, 14 and 16: they begin after the changes 6, 13 and 15, and end before 13, 20 and 27."""
+    changes = np.full(29, 3)
+    changes[place] = 30
+    _, seam, worst = seams(clip_of(changes), Windows(30, 14, "", together=True))
+    assert (seam > 1) == (worst > 1) == is_border
 
 
 def test_what_holds() -> None:

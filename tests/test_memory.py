@@ -27,7 +27,7 @@ from vidkit.memory import Prediction, free, free_device_memory, predict, words
 from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
 from vidkit.memory.lean_activations import LeanDecoder, LeanDenoiser
 from vidkit.memory.parts import weights_of
-from vidkit.memory.prediction import CUBLAS
+from vidkit.memory.prediction import CUBLAS, LOOP
 from vidkit.memory.weights import size_of, weights
 from vidkit.models.files.weight_files import weight_files
 from vidkit.models.loading.components import load_parts
@@ -289,6 +289,10 @@ def test_more_work_never_needs_less(model: str) -> None:
 def test_a_clip_of_many_windows_needs_what_one_window_needs() -> None:
     one, many = (prediction_of(Setting("bundled:tiny-svd", 128, 128, frames, 4)) for frames in (14, 60))
     assert many.denoise == pytest.approx(one.denoise, rel=0.01)
+    found = resolved(Setting("bundled:tiny-svd", 128, 128, 60, 4))
+    together = predict(found.params.replace(windowing="together"), found.models, CUDA)
+    added = Plane(1, 60 - 14, 32, 32, 2).of(LOOP)  # latents of the other frames, which the loop keeps
+    assert one.denoise < together.denoise <= one.denoise + added
 
 
 def test_every_measure_needs_less(models: Path) -> None:

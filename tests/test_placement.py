@@ -199,6 +199,19 @@ def test_no_weight_computes_where_it_waits(
     assert abs(frames.astype(int) - plain).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["svd", "pia"])
+def test_windows_made_together_are_so_with_all_measures(
+    tiny_svd_folder: Path, tiny_animatediff: TinyAnimateDiff, image: Path, mode: str
+) -> None:
+    more = {"num_frames": 7, "window_frames": 4, "windowing": "together"}
+    job = clips.prepared(request_for(mode, tiny_svd_folder, tiny_animatediff, image, **more))
+    pipe = fresh_pipeline(job, HERE)
+    plain = frames_with(pipe, job, HERE)
+    plan = replace(HERE, offload="layers", halves=True, slices=True, host_skips=True)
+    place(pipe, plan)
+    assert abs(frames_with(pipe, job, plan).astype(int) - plain).max() <= 1
+
+
 def test_the_next_layer_is_fetched_while_one_computes() -> None:
     """From the second time on: the order is learned. A layer that comes unexpected is fetched all the same."""
     modules = [torch.nn.Linear(3, 3) for _ in range(5)]

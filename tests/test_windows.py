@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import clips
@@ -225,7 +226,7 @@ def test_windows_of_any_length_fit_together(frames: int, held: int, monkeypatch:
     def decode(latents: torch.Tensor) -> torch.Tensor:
         return (latents[0] / 127.5 - 1).expand(-1, 3, 8, 8)
 
-    latents = windows.chain(one_pass, decode, [Image.new("RGB", (8, 8))])
+    latents = windows.clip(one_pass, decode, [Image.new("RGB", (8, 8))])
     np.testing.assert_allclose(latents.flatten().numpy(), np.arange(frames), atol=1e-4)
     assert len(starts) == windows.count
     assert windows.count == 1 or starts[-1] + windows.overlap < frames  # the last one adds something
@@ -410,6 +411,95 @@ def test_more_frames_at_once_than_the_model_holds_are_refused(ask: Ask, mode: st
     assert caught.value.suggestions == [f"Set windowFrames to {HELD}"]
 
 
+# --- windows made together ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", ["exact", "turbo"])
+@pytest.mark.parametrize("mode", ["svd", "pia"])
+def test_together_each_step_goes_over_all_windows(ask: Ask, mode: str, speed: str) -> None:
+    """Eleven frames, of which six are seen at once: windows at 0, 3 and 5; progress never goes back."""
+    request = ask(mode, num_frames=11, windowing="together", speed=speed)
+    clips.frames_of(request | {"num_frames": 2})
+    seen: list[int] = []
+    handle = generation.last_pipeline().unet.conv_in.register_forward_pre_hook(
+        lambda _, arguments: seen.append(arguments[0].shape[0])
+    )
+    events: list[Progress] = []
+    frames, notes = clips.computed(request, events.append)
+    handle.remove()
+    assert frames.shape[0] == len({frame.tobytes() for frame in frames}) == 11
+    assert seen == [2 * HELD] * 3 * 2  # both halves of guidance; three windows, two steps
+    told = [event.progress for event in events if event.step is not None]
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (20, 85)
+    assert {event.steps for event in events if event.step is not None} == {2}
+    assert any("windows of 6 frames, 3 of them shared and denoised together." in note for note in notes)
+
+
+@pytest.mark.parametrize("mode", ["svd", "pia"])
+def test_together_by_hand(ask: Ask, mode: str) -> None:
+    """The plain pipeline, with a UNet that a loop over windows stands before; once more in little memory."""
+    request = ask(mode, num_frames=8, windowing="together", decode_chunk_size=1, num_inference_steps=STEPS)
+    ours = clips.frames_of(request)
+    pipe = generation.last_pipeline()
+    network, axis = pipe.unet.forward, 1 if mode == "svd" else 2
+
+    def over_windows(sample: torch.Tensor, time: Any, *, encoder_hidden_states: torch.Tensor, **more: Any) -> Any:
+        parts = []
+        for first in (0, 2):  # each of six; the second is moved back from 3, to end with the clip
+            some = sample.narrow(axis, first, HELD).clone()
+            if mode == "pia":  # what is told of the picture: four channels of latents, and a mask that fades
+                some[:, 4:] = sample[:, 4:, :HELD]
+                told = encoder_hidden_states.view(2, 8, 77, -1)[:, first : first + HELD].flatten(0, 1)
+            else:
+                told = encoder_hidden_states
+            parts.append(network(some, time, encoder_hidden_states=told, **more)[0].movedim(axis, 0))
+        weights = [torch.tensor([float(w)]) for w in (1, 2, 3, 3, 2, 1)]
+        frames = []
+        for frame in range(8):
+            of = [(window, frame - first) for window, first in ((0, 0), (1, 2)) if 0 <= frame - first < HELD]
+            whole = sum(weights[at] for _, at in of)
+            frames.append(sum(parts[window][at] * weights[at] / whole for window, at in of))
+        whole = torch.stack(frames).movedim(0, axis)
+        return (whole,) if mode == "svd" else SimpleNamespace(sample=whole)
+
+    pipe.unet.forward = over_windows
+    try:
+        latents = plain_window(pipe, clips.picture(), 8, mode)
+    finally:
+        del pipe.unet.forward
+    by_hand = np.concatenate([plain_pixels(pipe, frame[None], mode) for frame in latents])
+    assert np.abs(ours.astype(int) - by_hand).max() <= 1
+    chained = clips.frames_of(request | {"windowing": "chained"})
+    assert np.abs(ours.astype(int) - chained)[-1].max() > 3
+
+
+@pytest.mark.parametrize("mode", ["init", "sparsectrl"])
+def test_the_others_chain_their_windows(ask: Ask, mode: str) -> None:
+    frames, notes = clips.computed(ask(mode, num_frames=7, windowing="together"))
+    np.testing.assert_array_equal(frames, clips.frames_of(ask(mode, num_frames=7)))
+    assert any(
+        note.startswith("windowing is ignored: only svd and animatediff with conditioning pia") for note in notes
+    )
+
+
+@pytest.mark.parametrize("mode", ["svd", "pia"])
+def test_one_window_is_the_same_either_way(ask: Ask, mode: str) -> None:
+    frames, notes = clips.computed(ask(mode, num_frames=HELD, windowing="together"))
+    np.testing.assert_array_equal(frames, clips.frames_of(ask(mode, num_frames=HELD)))
+    assert not any("windows" in note for note in notes)
+
+
+@pytest.mark.parametrize("held", [2, 3, 14, 16])
+@pytest.mark.parametrize("frames", [2, 4, 15, 17, 48, 250])
+def test_windows_made_together_cover_the_clip(frames: int, held: int) -> None:
+    windows = Windows(frames, held, "", together=True)
+    ends = [min(start + held, frames) for start in windows.starts]
+    assert (windows.starts[0], ends[-1], windows.calls) == (0, frames, 1)
+    assert all(held // 2 <= end - start for end, start in zip(ends, windows.starts[1:], strict=False))
+    assert len(set(windows.starts)) == windows.count
+
+
 # --- colours --------------------------------------------------------------------------------------------------------
 
 
@@ -425,7 +515,7 @@ def test_colours_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
             return (picture * (1 + 0.1 * shares) + 0.1 * shares)[None]
 
         dull = Image.fromarray((np.asarray(clips.picture()) // 4 + 96).astype(np.uint8))
-        latents = Windows(60, 6, "").chain(one_pass, lambda latents: latents[0], [dull])
+        latents = Windows(60, 6, "").clip(one_pass, lambda latents: latents[0], [dull])
         return torch.stack([latents.mean((-2, -1)), latents.std((-2, -1))])[:, 0]
 
     free, steady = colours(0.0), colours(0.5)

@@ -15,6 +15,7 @@ from vidkit.device import Plan
 from vidkit.images import fit_image
 from vidkit.limits import ResourceLimits
 from vidkit.params import GenerationParams, OutputFormat
+from vidkit.pipelines.context_windows import in_windows
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.turbo import skipping
@@ -174,9 +175,11 @@ def denoise(
         if not begun:
             begun = True
             on_encoded()
-        reporter.step(done + share, steps)
+        reporter.step(done + of_step(share), steps)
 
     with (
+        # before what skips whole steps
+        in_windows(pipe, job.family.windows(job.params, job.models), job.family.frame_axis) as of_step,
         skipping(pipe, job.params) as speed_notes,
         previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),
         watched(denoiser_layers(pipe), on_layer),

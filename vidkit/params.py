@@ -27,6 +27,7 @@ PipelineName = Literal["svd", "animatediff"]
 Conditioning = Literal["init", "sparsectrl", "pia"]
 Fit = Literal["crop", "pad", "stretch"]
 Speed = Literal["exact", "fast", "turbo"]
+Windowing = Literal["chained", "together"]
 OutputFormat = Literal["mp4", "gif", "webm"]
 
 #: what belongs together in an interface, in its order there; "hidden": nothing for a person to set
@@ -111,6 +112,15 @@ class GenerationParams(BaseModel):
         unit="frames",
         ge=2,
         le=1024,
+    )
+    windowing: Windowing = parameter(
+        "chained",
+        "How windows come about. chained: each goes on from the last, so that a move goes on, and the picture changes "
+        "little by little. together: all at once, each from the picture, which holds; for static shots, since no move "
+        "gets further than in one window.",
+        title="Windows are made",
+        group="more",
+        used_by=("svd", "animatediff/pia"),
     )
     fps: int = parameter(
         8,

@@ -110,7 +110,7 @@ def names_of_models(
 
 
 #: parameters that came later than the keys of clips: with these values a clip keeps the key it had
-ADDED: Final = (("windowFrames", None), ("allowChanges", False), ("turboShare", 0.25))
+ADDED: Final = (("windowFrames", None), ("allowChanges", False), ("turboShare", 0.25), ("windowing", "chained"))
 
 
 def content_of(

@@ -11,7 +11,7 @@ from vidkit.memory.lean_activations import LeanDecoder, LeanDenoiser
 from vidkit.memory.parts import configs_of, weights_of
 from vidkit.memory.weights import SIZES, in_pinned_memory
 from vidkit.params import GenerationParams
-from vidkit.pipelines import animatediff, svd
+from vidkit.pipelines import FAMILIES
 from vidkit.pipelines.family import Models
 from vidkit.pipelines.lean.slicing import SLICE_BYTES, Slicing
 from vidkit.pipelines.windows import HANDED_OVER, Windows
@@ -82,7 +82,7 @@ class Request:
         self.is_v2v = not self.is_svd and params.conditioning == "init"
         self.is_resident = plan.offload == "none"
         self.is_guided = is_guided(params)
-        self.windows: Windows = (svd if self.is_svd else animatediff).windows_of(params, models)
+        self.windows: Windows = FAMILIES[params.pipeline].windows(params, models)
         self.chunk = min(params.decode_chunk_size, self.frames, V2V_CHUNK if self.is_v2v else self.frames)
         #: SVD and video-to-video encode in full precision where the config says so, whatever the plan
         self.is_upcast = bool(self.vae.get("force_upcast", True)) and (self.is_svd or self.is_v2v)
@@ -103,7 +103,7 @@ class Request:
     def denoising(self) -> int:
         alive = self.pixels() + self.denoiser_peak()
         alive += self.on_device(self.denoiser_weights()) + self.cublas
-        if self.windows.count == 1:
+        if self.windows.calls == 1:
             return alive
         # between windows, the next one's picture is decoded and encoded
         return max(alive, self.decoding(min(HANDED_OVER, self.windows.overlap)), self.encoding())
@@ -187,7 +187,8 @@ class Request:
 
     def denoiser_peak(self) -> int:
         denoiser, plane = Denoiser.of(self.unet), self.latents(self.denoised_at_once, self.videos)
-        held, added = self.latents(self.denoised_at_once).of(LOOP), sum(self.residuals)
+        kept = self.frames if self.windows.together else self.denoised_at_once
+        held, added = self.latents(kept).of(LOOP), sum(self.residuals)
         if self.slicing is None:
             # also of the step before: for its callback diffusers' loop asks for locals(), which keeps them until the
             # next time (up to Python 3.12)

@@ -73,7 +73,7 @@ class AnimateDiff:
         defaults |= adapter.card_defaults()  # one that was made for a few steps needs its own, whatever the base
         check_steps(params, params.num_inference_steps or defaults["num_inference_steps"])
         frames = params.num_frames or defaults["num_frames"]
-        check_last_picture(params, windows_of(params.replace(num_frames=frames), models))
+        check_last_picture(params, self.windows(params.replace(num_frames=frames), models))
         return Limits(
             model=base.name,
             defaults=defaults,
@@ -97,9 +97,14 @@ class AnimateDiff:
             scheduler=scheduler_of(models["base_model"], models["motion_adapter"]),
         )
 
+    def windows(self, params: GenerationParams, models: Models) -> Windows:
+        """Of as many frames as its motion modules have positions for, or of fewer where asked for."""
+        shortest = shortest_of(models)
+        return windows(params, held_frames(shortest), shortest.name)
+
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
         strength = params.strength if params.conditioning == "init" else 1.0
-        return windows_of(params, models).count * steps_of_a_call(pipe, params.num_inference_steps or 1, strength)
+        return self.windows(params, models).calls * steps_of_a_call(pipe, params.num_inference_steps or 1, strength)
 
     def denoise(
         self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
@@ -126,8 +131,8 @@ class AnimateDiff:
             ).frames
             return latents.transpose(1, 2)
 
-        chained = windows_of(params, models)
-        return chained.chain(one_pass, partial(self.decode, pipe), pictures), [*notes, *chained.notes]
+        found = self.windows(params, models)
+        return found.clip(one_pass, partial(self.decode, pipe), pictures), [*notes, *found.notes]
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = pipe.decode_latents(latents.transpose(1, 2))
@@ -185,12 +190,6 @@ def check_together(models: Models) -> None:
                 [f"Choose another {name.replace('_', ' ')}", "Choose another base model"],
                 [name, "base_model"],
             )
-
-
-def windows_of(params: GenerationParams, models: Models) -> Windows:
-    """A clip in windows of as many frames as its motion modules have positions for, or of fewer where asked for."""
-    shortest = shortest_of(models)
-    return windows(params, held_frames(shortest), shortest.name)
 
 
 def shortest_of(models: Models) -> Model:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vidkit.models.loading.components import Part
 from vidkit.models.locate import Model
 from vidkit.params import GenerationParams, Limits
+from vidkit.pipelines.windows import Windows
 from vidkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Family(Protocol):
         Raises:
             SetupError, and as torch and diffusers do it: they do not fit together.
         """
+
+    def windows(self, params: GenerationParams, models: Models) -> Windows:
+        """How a clip that is longer than the models hold is made. params: resolved."""
 
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
         """How many denoising steps `denoise` takes for this request, in all its windows."""

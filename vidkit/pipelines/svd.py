@@ -67,8 +67,13 @@ class StableVideoDiffusion:
 
         return StableVideoDiffusionPipeline(**components, scheduler=scheduler(models["base_model"]))
 
+    def windows(self, params: GenerationParams, models: Models) -> Windows:
+        """All frames in one pass, unless the model's card says how many it holds, or fewer are asked for."""
+        base = models["base_model"]
+        return windows(params, base.card.get("windowFrames", params.num_frames or 1), base.name)
+
     def steps(self, pipe: Any, params: GenerationParams, models: Models) -> int:
-        return windows_of(params, models).count * steps_of_a_call(pipe, params.num_inference_steps or 1)
+        return self.windows(params, models).calls * steps_of_a_call(pipe, params.num_inference_steps or 1)
 
     def denoise(
         self, pipe: Any, params: GenerationParams, models: Models, pictures: Sequence[Image.Image], on_step: OnStep
@@ -93,16 +98,10 @@ class StableVideoDiffusion:
             ).frames
             return latents
 
-        chained = windows_of(params, models)
-        return chained.chain(one_pass, partial(self.decode, pipe), pictures), chained.notes
+        found = self.windows(params, models)
+        return found.clip(one_pass, partial(self.decode, pipe), pictures), found.notes
 
     def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         frames = latents.shape[1]
         pixels: torch.Tensor = pipe.decode_latents(latents, num_frames=frames, decode_chunk_size=frames)
         return pixels[0].transpose(0, 1)
-
-
-def windows_of(params: GenerationParams, models: Models) -> Windows:
-    """SVD makes all frames in one pass, unless the model's card says how many it holds, or fewer are asked for."""
-    base = models["base_model"]
-    return windows(params, base.card.get("windowFrames", params.num_frames or 1), base.name)

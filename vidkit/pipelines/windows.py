@@ -1,8 +1,8 @@
-"""Clips longer than a model holds: sliding windows, each going on from the last.
+"""Clips longer than a model holds, in sliding windows.
 
-A window is one call of the model's pipeline. The picture of the next one is a frame near its end, and the frames that
-both make, which show the same moments, are cross-faded. So the motion goes on without a seam, in the memory that a
-clip of one window needs.
+Chained windows go on from each other. Each is one call of the model's pipeline. The picture of the next one is a frame
+near its end, and the frames that both make, which show the same moments, are cross-faded. So the motion goes on without
+a seam, in the memory that a clip of one window needs. Windows made together are those of `context_windows`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vidkit.params import GenerationParams
+from vidkit.params import GenerationParams, is_used
 
 if TYPE_CHECKING:
     import torch
@@ -39,31 +39,45 @@ class Windows:
     """How a clip of `frames` frames is made in windows of `held` (at least 2) frames.
 
     limit: what allows no more, in a sentence: "that MODEL holds". A clip that is no longer than `held` is one window.
+    together: each step of denoising goes over all windows; else they are chained.
     """
 
     frames: int
     held: int
     limit: str
+    together: bool = False
 
     @property
     def overlap(self) -> int:
         """Frames shared by neighbours; at most half a window, so that the frame handed over is of one window only."""
-        return min(OVERLAP, self.held // 2)
+        return self.held // 2 if self.together else min(OVERLAP, self.held // 2)
 
     @property
     def count(self) -> int:
         return 1 + math.ceil(max(0, self.frames - self.held) / (self.held - self.overlap))
 
     @property
+    def calls(self) -> int:
+        """Of the pipeline, for the whole clip."""
+        return 1 if self.together else self.count
+
+    @property
+    def starts(self) -> list[int]:
+        """First frames of the windows. Where they are made together, the last is moved to end with the clip."""
+        starts = [number * (self.held - self.overlap) for number in range(self.count)]
+        return [min(start, max(0, self.frames - self.held)) for start in starts] if self.together else starts
+
+    @property
     def notes(self) -> list[str]:
         if self.count == 1:
             return []
+        how = " and denoised together" if self.together else ""
         return [
             f"{self.frames} frames are more than the {self.held} {self.limit}: made in sliding windows of "
-            f"{self.held} frames, {self.overlap} of them shared."
+            f"{self.held} frames, {self.overlap} of them shared{how}."
         ]
 
-    def chain(
+    def clip(
         self,
         one_pass: OnePass,
         decode: Callable[[torch.Tensor], torch.Tensor],
@@ -78,6 +92,8 @@ class Windows:
         """
         import torch
 
+        if self.together:
+            return one_pass(pictures, self.frames, None)
         latents = one_pass(pictures, min(self.frames, self.held), None)
         first = latents[:, :1]
         for _ in range(1, self.count):
@@ -91,9 +107,11 @@ class Windows:
 
 def windows(params: GenerationParams, held: int, model: str) -> Windows:
     """A request's, for a model that holds so many frames; of fewer, where the request says so."""
+    limit = f"that {model} holds"
     if params.window_frames is not None and params.window_frames < held:
-        return Windows(params.num_frames or 1, params.window_frames, "of windowFrames")
-    return Windows(params.num_frames or 1, held, f"that {model} holds")
+        held, limit = params.window_frames, "of windowFrames"
+    together = params.windowing == "together" and is_used("windowing", params.pipeline, params.conditioning)
+    return Windows(params.num_frames or 1, held, limit, together)
 
 
 def cross_faded(first: torch.Tensor, second: torch.Tensor, shared: int) -> torch.Tensor:

@@ -23,6 +23,7 @@ SHAPE: Final = (
     "height",
     "num_frames",
     "window_frames",
+    "windowing",
     "decode_chunk_size",
     "last_image_path",
     "allow_changes",
