@@ -17,7 +17,9 @@ from vidkit.video import read_frames
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
 
-REQUEST: dict[str, Any] = {"image_path": "example:photo", "prompt": "pan left", "seed": 3, "num_inference_steps": 4}
+#: few frames: what is looked at is how each is shown
+FEW = {"num_frames": 4, "num_inference_steps": 4}
+REQUEST: dict[str, Any] = {"image_path": "example:photo", "prompt": "pan left", "seed": 3, **FEW}
 FAMILIES: list[dict[str, Any]] = [
     {"pipeline": "svd"},
     {"pipeline": "animatediff", "conditioning": "pia"},
