@@ -167,8 +167,8 @@ def test_rollout_takes_eulers_steps_from_answers_as_guidance_mixes_them() -> Non
     assert (older["sigma"][3:6] < young["sigma"]).all()
 
 
-#: pixels a side of the clips that are trained on, a quarter of the usual ones: all layers take any size
-SMALL = 64
+#: pixels a side of the clips that are trained on, a sixteenth of the usual ones: all layers take any size
+SMALL = 32
 
 
 def run(name: str, *arguments: str) -> None:
