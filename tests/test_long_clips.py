@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import long_clips
 from benchmarks.long_clips import LongClip, main, seams
+from vidkit.params import GenerationParams
 from vidkit.pipelines.windows import Windows
 
 WINDOWS = Windows(30, 14, "")  # three, 8 frames apart: they meet in the changes 7 to 13 and 15 to 21
@@ -59,7 +62,11 @@ def test_what_holds() -> None:
     assert not replace(STEADY, spread=30.1).holds
 
 
-def test_it_runs(tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_runs(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = partial(GenerationParams, width=64, height=64, num_inference_steps=2)
+    monkeypatch.setattr(long_clips, "GenerationParams", smaller)
     folder = tmp_path_factory.mktemp("photographs")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((256, 256)).save(folder / "a.png")
@@ -69,6 +76,6 @@ def test_it_runs(tmp_path_factory: pytest.TempPathFactory, capsys: pytest.Captur
     (clip,) = json.loads(target.read_text())["clips"]
     assert (clip["mode"], clip["frames"], clip["windows"]) == ("svd", 17, 2)
     assert code == (0 if json.loads(target.read_text())["passed"] else 1)
-    assert Image.open(sheet).width == 12 * 128
+    assert Image.open(sheet).width == 12 * 64
     assert "a.png" in capsys.readouterr().out
     assert main([str(folder / "nowhere")]) == 2
