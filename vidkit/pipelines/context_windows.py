@@ -38,36 +38,34 @@ class WindowedNetwork:
 
     def __init__(self, windows: Windows, frame_axis: int, latent_channels: int) -> None:
         self._windows, self._axis, self._channels = windows, frame_axis, latent_channels
+        as_latents = [1, -1, 1, 1, 1] if frame_axis == 1 else [1, 1, -1, 1, 1]
+        self._shares = [share.view(as_latents) for share in shares_of(windows)]
         self.done = 0
 
     def answer(
         self, forward: Callable[..., Any], sample: torch.Tensor, time: Any, *arguments: Any, **options: Any
     ) -> Any:
-        """sample: `(videos, frames, channels, height, width)`, or channels before frames; as the answer's."""
-        by_frame = sample.shape[0] * self._windows.frames  # the length of what is given for each frame
-        whole = None
-        for number, start in enumerate(self._windows.starts):
-            self.done = number
-            some = [self._of_window(value, start, by_frame) for value in arguments]
-            more = {name: self._of_window(value, start, by_frame) for name, value in options.items()}
-            answer = forward(self._window(sample, start), time, *some, **more)
-            part = answer[0] * self._shares(start, answer[0])
-            if whole is None:
-                shape = [*part.shape]
-                shape[self._axis] = self._windows.frames
-                whole = part.new_zeros(shape)
-            whole.narrow(self._axis, start, self._windows.held).add_(part)
-        self.done = 0
-        return (whole,) if isinstance(answer, tuple) else type(answer)(sample=whole)
+        """sample: `(videos, frames, channels, height, width)`, or channels before frames; as the answer's.
 
-    def _window(self, sample: torch.Tensor, start: int) -> torch.Tensor:
-        """The window's latents, and beside them what the model is told of the picture, as of the first window."""
+        Its channels are the latents' and, beside them, what the model is told of the picture: each window is told what
+        the first is.
+        """
         import torch
 
-        axis, held = 3 - self._axis, self._windows.held  # channels and frames are axes 1 and 2, one or the other way
-        latents = sample.narrow(axis, 0, self._channels).narrow(self._axis, start, held)
-        picture = sample.narrow(axis, self._channels, sample.shape[axis] - self._channels).narrow(self._axis, 0, held)
-        return torch.cat([latents, picture], axis)
+        channel_axis, held = 3 - self._axis, self._windows.held  # axes 1 and 2, one or the other way
+        latents, told = sample.tensor_split([self._channels], channel_axis)
+        told = told.narrow(self._axis, 0, held)
+        whole = torch.zeros_like(latents, memory_format=torch.contiguous_format)
+        by_frame = sample.shape[0] * self._windows.frames  # the length of what is given for each frame
+        for number, start in enumerate(self._windows.starts):
+            self.done = number
+            seen = torch.cat([latents.narrow(self._axis, start, held), told], channel_axis)
+            some = [self._of_window(value, start, by_frame) for value in arguments]
+            more = {name: self._of_window(value, start, by_frame) for name, value in options.items()}
+            answer = forward(seen, time, *some, **more)
+            whole.narrow(self._axis, start, held).add_(answer[0] * self._shares[number].to(answer[0]))
+        self.done = 0
+        return (whole,) if isinstance(answer, tuple) else type(answer)(sample=whole)
 
     def _of_window(self, value: Any, start: int, by_frame: int) -> Any:
         """The window's part of an argument `(videos * frames, ...)`; all else is for every window."""
@@ -77,16 +75,14 @@ class WindowedNetwork:
         of_videos = value.unflatten(0, (by_frame // frames, frames))
         return of_videos.narrow(1, start, self._windows.held).flatten(0, 1)
 
-    def _shares(self, start: int, answer: torch.Tensor) -> torch.Tensor:
-        """A window's part in each of its frames, to be multiplied with: the more, the nearer to the window's middle."""
-        import torch
 
-        held = self._windows.held
-        number = torch.arange(held)
-        weight = torch.minimum(number + 1, held - number).float()
-        sums = torch.zeros(self._windows.frames)
-        for other in self._windows.starts:
-            sums[other : other + held] += weight
-        shape = [1] * answer.ndim
-        shape[self._axis] = held
-        return (weight / sums[start : start + held]).to(answer).view(shape)
+def shares_of(windows: Windows) -> list[torch.Tensor]:
+    """Of each window its part in each of its frames, `(held,)` float32: the more, the nearer to the window's middle."""
+    import torch
+
+    number = torch.arange(windows.held)
+    weight = torch.minimum(number + 1, windows.held - number).float()
+    whole = torch.zeros(windows.frames)
+    for start in windows.starts:
+        whole[start : start + windows.held] += weight
+    return [weight / whole[start : start + windows.held] for start in windows.starts]
