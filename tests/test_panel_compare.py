@@ -131,14 +131,14 @@ def picture(player: Locator) -> Locator:
 
 def shown(player: Locator) -> list[dict[str, Any]]:
     """What the videos show, once no seek is under way, nor begins: a seek that ends may begin the one that waited."""
-    seen: list[list[dict[str, Any]]] = []
+    before: list[dict[str, Any]] | None = None
     for _ in range(100):
-        seen = [*seen[-2:], player.evaluate(READ)]
-        # three times: on busy cores a frame is painted later than its seek ends
-        if seen == [seen[-1]] * 3 and not any(video["seeking"] for video in seen[-1]):
-            return seen[-1]
+        videos: list[dict[str, Any]] = player.evaluate(READ)
+        if videos == before and not any(video["seeking"] for video in videos):
+            return videos
+        before = videos
         player.page.wait_for_timeout(100)
-    raise AssertionError(seen)
+    raise AssertionError(videos)
 
 
 def frames(player: Locator) -> list[int]:
