@@ -32,10 +32,6 @@ ELSEWHERE: Final = {
     "vidkit acknowledge": "asks a person: tests/test_safety.py",
 }
 
-#: What these commands are given besides: they name no model, and the bundled one of this family takes 20 seconds at its
-#: own size, which tests/test_bundled_animatediff.py makes.
-SMALLER: Final = {"--pipeline animatediff": "--width 64 --height 64 --num-inference-steps 2"}
-
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK: Final = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
@@ -123,8 +119,7 @@ def test_every_command_runs_and_answers_as_shown(
         if command in ELSEWHERE:
             continue
         online = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"} if "download" in command else {}
-        smaller = [options for part, options in SMALLER.items() if part in command]
-        done = run(" ".join([command, *smaller]), world, **online)
+        done = run(command, world, **online)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         if answer is not None:
             shown = ".*".join(map(re.escape, answer.rstrip("\n").split("…")))

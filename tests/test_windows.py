@@ -438,7 +438,7 @@ def test_together_each_step_goes_over_all_windows(ask: Ask, mode: str, speed: st
 
 @pytest.mark.parametrize("mode", ["svd", "pia"])
 def test_together_by_hand(ask: Ask, mode: str) -> None:
-    """The plain pipeline, with a UNet that a loop over windows stands before; once more in little memory."""
+    """The plain pipeline, with a loop over windows in front of its UNet."""
     request = ask(mode, num_frames=8, windowing="together", decode_chunk_size=1, num_inference_steps=STEPS)
     ours = clips.frames_of(request)
     pipe = generation.last_pipeline()
