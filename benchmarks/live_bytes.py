@@ -107,13 +107,26 @@ class Fused(TorchFunctionMode):
         return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
 
 
-def most_alive(module: torch.nn.Module, call: Callable[[], Any]) -> int:
-    return widest_moment(module, call).peak
+class OnCpu(Fused):
+    """A CPU's norms and convolutions besides, which keep channels last where they are; CUDA's and the meta device's do
+    not."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.nn.functional.group_norm:
+            return torch.empty_like(args[0])
+        result = super().__torch_function__(function, types, args, kwargs)
+        if function is torch.nn.functional.conv2d and args[0].is_contiguous(memory_format=torch.channels_last):
+            return torch.empty_like(result, memory_format=torch.channels_last)
+        return result
 
 
-def widest_moment(module: torch.nn.Module, call: Callable[[], Any], explained: int = -1) -> Alive:
-    alive = Alive(module, explained)
-    with torch.no_grad(), Fused(), alive:
+def most_alive(module: torch.nn.Module, call: Callable[[], Any], device: str = "cuda") -> int:
+    return widest_moment(module, call, device=device).peak
+
+
+def widest_moment(module: torch.nn.Module, call: Callable[[], Any], explained: int = -1, device: str = "cuda") -> Alive:
+    alive, kernels = Alive(module, explained), Fused() if device == "cuda" else OnCpu()
+    with torch.no_grad(), kernels, alive:
         call()
     return alive
 

@@ -1,4 +1,4 @@
-"""What torch.compile needs: a C compiler, Python's headers, Triton."""
+"""What Triton's kernels need, of which speed fast is made on a GPU: a C compiler, Python's headers, Triton."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, Final
 from vidkit.doctor.packages import version_of
 from vidkit.finding import Finding, note, ok
 
-#: in the order in which torch looks for them
+#: in the order in which Triton looks for them
 COMPILERS: Final = ("cl",) if os.name == "nt" else ("cc", "gcc", "clang")
 
-UNUSED: Final = "Clips at speed exact need none of it; only what is compiled at higher speeds is slower without"
+UNUSED: Final = "Clips at speed exact need none of it; on a GPU speed fast and turbo are slower without"
 
 
 def findings() -> Iterator[Finding]:
@@ -29,6 +29,6 @@ def findings() -> Iterator[Finding]:
         if not there
     ]
     if not lacking:
-        yield ok("compiling", f"torch.compile has what it needs: {compiler}, Triton {triton}.", **data)
+        yield ok("compiling", f"Kernels can be compiled: {compiler}, Triton {triton}.", **data)
     else:
-        yield note("compiling", f"torch.compile lacks {' and '.join(lacking)}. {UNUSED}.", **data)
+        yield note("compiling", f"No kernels can be compiled: {' and '.join(lacking)} missing. {UNUSED}.", **data)

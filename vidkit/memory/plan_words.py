@@ -13,6 +13,7 @@ from vidkit.memory.fitting import Case, Changes, with_tolerance
 from vidkit.memory.prediction import PHASES, Prediction
 from vidkit.params import GenerationParams, wire_name
 from vidkit.pipelines import FAMILIES
+from vidkit.pipelines.fast import fused
 
 OFFLOADED: Final = {
     "model": "One part of the model is on the GPU at a time",
@@ -110,8 +111,9 @@ def speed_notes(plan: Plan) -> list[str]:
     less = f"speed {plan.speed} does less here:"
     if plan.slices or plan.host_skips:
         return [f"{less} layers are computed in little memory, only what is in them is faster."]
-    if plan.device != "cpu":
-        return [f"{less} nothing is compiled for a GPU yet, only transformer blocks are faster."]
+    if plan.device == "cuda" and fused.is_missing():
+        lacking = "Triton's kernels do not run here (vidkit doctor says what they need)"
+        return [f"{less} {lacking}, only transformer blocks are faster."]
     return []
 
 

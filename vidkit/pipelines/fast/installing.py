@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from vidkit.pipelines.fast import blocks, layers
+from vidkit.pipelines.fast import blocks, fused, layers
 from vidkit.pipelines.fast.attention import Texts
 from vidkit.pipelines.fast.guidance import ask_again, ask_once
 from vidkit.pipelines.forwards import Forward
 from vidkit.pipelines.watch import denoisers
 
-#: on a CPU, fast forwards of the layers around transformer blocks, by class
+#: fast forwards of the layers around transformer blocks, by class
 LAYERS: Final[dict[str, Callable[..., Any]]] = {
     "ResnetBlock2D": layers.resnet,
     "SpatioTemporalResBlock": layers.spatio_temporal_resnet,
@@ -36,6 +36,11 @@ class Measures(Protocol):
     def host_skips(self) -> bool: ...
 
 
+def has_layers(measures: Measures) -> bool:
+    """Whether the layers around transformer blocks are fast too. On a GPU that takes kernels of our own."""
+    return not is_lean(measures) and (measures.device == "cpu" or fused.works())
+
+
 class FastForward(Forward):
     """One that is installed here."""
 
@@ -54,7 +59,7 @@ def install(pipe: Any, measures: Measures) -> None:
     texts = None if is_lean(measures) or measures.halves else Texts()
     for network in denoisers(pipe):
         install_blocks(network, texts)
-    if measures.device == "cpu" and not is_lean(measures):
+    if has_layers(measures):
         for network in (*denoisers(pipe), pipe.vae.decoder):
             install_layers(network)
 

@@ -1,31 +1,29 @@
-"""A CPU's layers of the UNets and decoders, with channels last: what is a map for a convolution, and tokens for a
-transformer, is the same memory."""
+"""Layers of the UNets and decoders around transformer blocks, with channels last: what is a map for a convolution, and
+tokens for a transformer, is the same memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vidkit.pipelines.fast.blocks import by_video, is_basic, is_temporal, motion_block
+from vidkit.pipelines.fast.blocks import is_basic, is_temporal, motion_block
+from vidkit.pipelines.fast.operations import (
+    add_maps,
+    as_maps,
+    as_tokens,
+    by_video,
+    channels_last,
+    convolved,
+    group_norm,
+    mix,
+    over_time,
+    sum_of,
+    with_rows,
+)
 from vidkit.pipelines.lean.layers import plain
-from vidkit.pipelines.lean.temporal import frame_positions, silu, temporal_shares
+from vidkit.pipelines.lean.temporal import frame_positions, temporal_shares
 
 if TYPE_CHECKING:
     import torch
-
-
-def channels_last(maps: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
-def as_tokens(maps: torch.Tensor) -> torch.Tensor:
-    """(pictures, channels, height, width) to (pictures, pixels, channels)."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def as_maps(tokens: torch.Tensor, height: int) -> torch.Tensor:
-    return tokens.view(tokens.shape[0], height, -1, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 def as_planes(maps: torch.Tensor, frames: int) -> torch.Tensor:
@@ -46,19 +44,27 @@ def last_convolution(module: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 def resnet(module: Any, input_tensor: torch.Tensor, temb: Any = None) -> torch.Tensor:
     """A `ResnetBlock2D`'s forward."""
-    if module.time_embedding_norm != "default" or module.upsample or module.downsample or module.skip_time_act:
+    # an autoencoder's is "group", and has no embedding
+    if module.time_embedding_norm == "scale_shift" or module.upsample or module.downsample or module.skip_time_act:
         own: torch.Tensor = plain(module)(input_tensor, temb)
         return own
     source = channels_last(input_tensor)
-    hidden: torch.Tensor = module.conv1(silu(module.norm1(source)))
-    if temb is not None and module.time_emb_proj is not None:
-        hidden += module.time_emb_proj(module.nonlinearity(temb))[:, :, None, None]
-    hidden = silu(module.norm2(hidden))  # a line of its own, so that what it was made of is freed
-    hidden = module.conv2(hidden)
-    hidden += source if module.conv_shortcut is None else module.conv_shortcut(source)
-    if module.output_scale_factor != 1:
-        hidden /= module.output_scale_factor
-    return hidden
+    hidden, bias = convolved(module.conv1, group_norm(module.norm1, source, activate=True))
+    hidden = group_norm(module.norm2, hidden, sum_of(embedded(module, module.nonlinearity, temb), bias), activate=True)
+    hidden, bias = convolved(module.conv2, hidden)
+    if module.conv_shortcut is not None:
+        source, bias_too = convolved(module.conv_shortcut, source)
+        bias = sum_of(bias, bias_too)
+    hidden = add_maps(hidden, source, bias)
+    return hidden if module.output_scale_factor == 1 else hidden.div_(module.output_scale_factor)
+
+
+def embedded(module: Any, nonlinearity: Any, temb: torch.Tensor | None) -> torch.Tensor | None:
+    """What a resnet's time embedding adds to each channel of each picture."""
+    if temb is None or module.time_emb_proj is None:
+        return None
+    found: torch.Tensor = module.time_emb_proj(nonlinearity(temb).flatten(0, -2))
+    return found
 
 
 def spatio_temporal_resnet(
@@ -73,21 +79,12 @@ def spatio_temporal_resnet(
     planes = as_planes(spatial, frames)
     shares = temporal_shares(module.time_mixer, image_only_indicator, spatial)
     temporal = module.temporal_res_block
-    hidden = over_time(temporal.conv1, silu(temporal.norm1(planes)))
-    if temb is not None:
-        added = temporal.time_emb_proj(module.spatial_res_block.nonlinearity(temb))
-        hidden += by_video(added, frames).transpose(1, 2)[..., None]
-    hidden = silu(temporal.norm2(hidden))
-    hidden = over_time(temporal.conv2, hidden)
-    planes.addcmul_(hidden, shares[:, None, :, None])
+    added = embedded(temporal, module.spatial_res_block.nonlinearity, temb)
+    hidden, bias = over_time(temporal.conv1, group_norm(temporal.norm1, planes, activate=True))
+    hidden = group_norm(temporal.norm2, hidden, sum_of(added, bias), activate=True)
+    hidden, bias = over_time(temporal.conv2, hidden)
+    add_maps(planes, hidden, bias, shares)
     return spatial
-
-
-def over_time(convolution: Any, planes: torch.Tensor) -> torch.Tensor:
-    """A convolution over three frames of each pixel, as one over planes of frames and pixels."""
-    import torch
-
-    return torch.nn.functional.conv2d(planes, convolution.weight[..., 0], convolution.bias, padding=(1, 0))
 
 
 def spatio_temporal_transformer(
@@ -106,14 +103,15 @@ def spatio_temporal_transformer(
         return plain(module)(hidden_states, encoder_hidden_states, image_only_indicator, return_dict)
     source = channels_last(hidden_states)
     frames = image_only_indicator.shape[-1]
-    positions = frame_positions(module, frames, source)
-    shares = temporal_shares(module.time_mixer, image_only_indicator, source).reshape(-1)[:, None, None]
-    tokens = module.proj_in(as_tokens(module.norm(source)))
+    positions = frame_positions(module, frames, source)[:, 0].repeat(source.shape[0] // frames, 1)
+    shares = temporal_shares(module.time_mixer, image_only_indicator, source).reshape(-1)
+    tokens = module.proj_in(as_tokens(group_norm(module.norm, source)))
     for block, temporal in zip(module.transformer_blocks, module.temporal_transformer_blocks, strict=True):
         tokens = block(tokens, encoder_hidden_states=encoder_hidden_states)
-        placed = (by_video(tokens, frames) + positions).flatten(0, 1)
-        mixed = temporal(placed, num_frames=frames, encoder_hidden_states=encoder_hidden_states[::frames])
-        tokens.lerp_(mixed, shares)
+        mixed = temporal(
+            with_rows(tokens, positions), num_frames=frames, encoder_hidden_states=encoder_hidden_states[::frames]
+        )
+        mix(tokens, mixed, shares)
     return (as_maps(module.proj_out(tokens), source.shape[2]).add_(source),)
 
 
@@ -122,7 +120,7 @@ def transformer(module: Any, hidden_states: torch.Tensor, return_dict: bool = Tr
     if return_dict or not module.is_input_continuous:
         return plain(module)(hidden_states, return_dict=return_dict, **options)
     source = channels_last(hidden_states)
-    tokens = projected(module.proj_in, as_tokens(module.norm(source)))
+    tokens = projected(module.proj_in, as_tokens(group_norm(module.norm, source)))
     for block in module.transformer_blocks:
         tokens = block(
             tokens,
@@ -155,7 +153,7 @@ def motion_module(
         )
         return own
     source = channels_last(hidden_states)
-    planes = module.norm(as_planes(source, num_frames))
+    planes = group_norm(module.norm, as_planes(source, num_frames))
     tokens = module.proj_in(planes.permute(0, 2, 3, 1).flatten(0, 1))
     for block in module.transformer_blocks:
         tokens = motion_block(block, num_frames, tokens)

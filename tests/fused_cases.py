@@ -1,0 +1,173 @@
+"""Triton's kernels, and layers that are made of them, beside the same in double precision: the errors, by name.
+
+    TRITON_INTERPRET=1 python fused_cases.py
+
+prints those on a CPU, in Triton's interpreter, as JSON. The interpreter is chosen when Triton is first imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+
+from vidkit.pipelines.fast import fused, installing, operations
+
+FRAMES = 2
+
+#: pictures, pixels, channels, pictures' parts with an addition of their own: channels that fill tiles and do not, one
+#: and several programs for a picture, statistics over several frames
+SHAPES = [(4, 35, 96, 1), (2, 520, 64, 5), (1, 21, 320, 7)]
+
+
+def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
+    for pictures, pixels, channels, parts in SHAPES:
+        torch.manual_seed(0)
+        shape = (pictures, pixels, channels)
+        source, other = far_from_zero(*shape), torch.randn(pixels, pictures, channels).transpose(0, 1)
+        added, both = torch.randn(pictures * parts, channels), torch.randn(*shape[:2], 2 * channels)
+        rows, shares = torch.randn(pictures, channels), torch.rand(pictures)
+        given = source, other, added, both, rows, shares
+        source, other, added, both, rows, shares = (tensor.to(device, dtype) for tensor in given)
+        exact = [tensor.double().cpu() for tensor in (source, other, added, both, rows, shares)]
+
+        group = drawn(torch.nn.GroupNorm(32, channels, 1e-6)).to(device, dtype)
+        layer = drawn(torch.nn.LayerNorm(channels)).to(device, dtype)
+        for name, more, silu in (("group norm", None, False), ("added, group norm, SiLU", added, True)):
+            wanted = group_norm(group, exact[0], exact[2] if more is not None else None, silu)
+            yield f"{name} of {shape}", error(fused.group_norm(group, source, more, silu), wanted)
+        yield f"layer norm of {shape}", error(fused.layer_norm(layer, source), in_double(layer)(exact[0]))
+        value, gate = exact[3].chunk(2, -1)
+        yield f"gated {shape}", error(fused.gated(both), value * torch.nn.functional.gelu(gate))
+
+        share, row = exact[5][:, None, None], exact[4][:, None]
+        sums = {
+            "all": ((other, rows, shares, False), exact[0] + share * (exact[1] + row)),
+            "one bias": ((other, rows[0], None, False), exact[0] + exact[1] + exact[4][0]),
+            "rows alone": ((None, rows, None, False), exact[0] + row),
+            "towards": ((other, None, shares, True), torch.lerp(exact[0], exact[1], share)),
+        }
+        for name, ((*terms, towards), wanted) in sums.items():
+            target = torch.empty_like(source)
+            yield f"sum of {name} {shape}", error(fused.weighted_sum(source, *terms, target, towards), wanted)
+
+
+def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
+    """Of whole layers as diffusers calls them, each with a map whose sides are no powers of 2."""
+    torch.manual_seed(0)
+    maps, temb = torch.randn(2 * FRAMES, 32, 3, 5), torch.randn(2 * FRAMES, 24)
+    one_token, text = torch.randn(2 * FRAMES, 1, 16), torch.randn(2 * FRAMES, 7, 16)
+    indicator = torch.zeros(2, FRAMES)
+    heads: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 32}
+    cases: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
+        "resnet": (ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=24, groups=8), (maps, temb), {}),
+        "an autoencoder's resnet": (
+            ResnetBlock2D(in_channels=32, temb_channels=None, time_embedding_norm="group", groups=8), (maps, None), {},
+        ),
+        "spatio-temporal resnet": (SpatioTemporalResBlock(32, 64, 24), (maps, temb, indicator), {}),
+        "spatio-temporal transformer": (
+            TransformerSpatioTemporalModel(**heads, cross_attention_dim=16),
+            (maps, one_token, indicator),
+            {"return_dict": False},
+        ),
+        "transformer": (
+            Transformer2DModel(**heads, cross_attention_dim=16, norm_num_groups=8),
+            (maps,),
+            {"encoder_hidden_states": text, "return_dict": False},
+        ),
+        "motion module": (
+            AnimateDiffTransformer3D(
+                **heads, norm_num_groups=8, double_self_attention=True, positional_embeddings="sinusoidal",
+                num_positional_embeddings=8, activation_fn="geglu",
+            ),
+            (maps,),
+            {"num_frames": FRAMES},
+        ),
+    }  # fmt: skip
+    for name, (layer, arguments, options) in cases.items():
+        layer.eval().requires_grad_(False)
+        exact = called(deepcopy(layer), "cpu", torch.float64, arguments, options)
+        layer.to(device, dtype)
+        plain = error(called(layer, device, dtype, arguments, options), exact)
+        forwards = Counted()
+        installing.install_blocks(layer, None)
+        for module in layer.modules():
+            if forward := installing.LAYERS.get(type(module).__name__):
+                installing.replace(module, forward)
+        with forwards:
+            result = called(layer, device, dtype, arguments, options)
+        assert forwards.count > 1, f"{name} was not computed by Triton's kernels"
+        yield f"{name}, as a share of plain's", error(result, exact) / plain
+
+
+class Counted:
+    """How often kernels were asked for while it is entered."""
+
+    def __enter__(self) -> None:
+        self.count, self._own = 0, fused.takes
+
+        def takes(tensor: torch.Tensor) -> bool:
+            self.count += self._own(tensor)
+            return self._own(tensor)
+
+        operations.fused.takes = takes  # type: ignore[assignment]
+
+    def __exit__(self, *_: Any) -> None:
+        operations.fused.takes = self._own
+
+
+def called(
+    layer: Any, device: str, dtype: torch.dtype, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> torch.Tensor:
+    def given(value: Any) -> Any:
+        return value.to(device, dtype) if isinstance(value, torch.Tensor) else value
+
+    result = layer.to(device, dtype)(*map(given, arguments), **{name: given(value) for name, value in options.items()})
+    found: torch.Tensor = result[0] if isinstance(result, tuple) else result
+    return found
+
+
+def far_from_zero(*shape: int) -> torch.Tensor:
+    """Where a variance as the difference of two large numbers would be wrong."""
+    return torch.randn(shape) * 0.5 + 20
+
+
+def group_norm(norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: bool) -> torch.Tensor:
+    if added is not None:
+        rows = (rows.view(len(added), -1, rows.shape[2]) + added[:, None]).view_as(rows)
+    result: torch.Tensor = in_double(norm)(rows.transpose(1, 2)).transpose(1, 2)
+    return torch.nn.functional.silu(result) if silu else result
+
+
+def drawn(norm: Any) -> Any:
+    for parameter in norm.requires_grad_(False).parameters():
+        parameter.normal_()
+    return norm
+
+
+def in_double(module: Any) -> Callable[..., Any]:
+    found: Callable[..., Any] = deepcopy(module).double().cpu()
+    return found
+
+
+def error(result: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((result.double().cpu() - exact).norm() / exact.norm())
+
+
+def main() -> None:
+    with torch.no_grad():
+        found = {name: dict(kernel_errors("cpu", getattr(torch, name))) for name in ("float32", "float16")}
+        found["layers"] = dict(layer_errors("cpu", torch.float32))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Triton's kernels and layers of them: right in Triton's interpreter and on a GPU, and not missed without either."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fused_cases
+import pytest
+import torch
+
+from vidkit.device import Plan
+from vidkit.memory.plan_words import speed_notes
+from vidkit.pipelines.fast import fused
+from vidkit.pipelines.fast.fused import tiles
+
+pytest.importorskip("triton", reason="Triton has no wheels for this system")
+
+#: what the errors to double precision may be: some of the last digits
+MOST_ERROR = {"float32": 4e-6, "float16": 3e-4}
+
+#: as a multiple of the error of what diffusers computes
+MOST_SHARE = 2.0
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, dict[str, float]]:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(Path(fused_cases.__file__))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("dtype", MOST_ERROR)
+def test_kernels_are_right_to_the_last_digits(interpreted: dict[str, dict[str, float]], dtype: str) -> None:
+    errors = interpreted[dtype]
+    assert len(errors) == 8 * len(fused_cases.SHAPES)
+    assert {name: error for name, error in errors.items() if not error < MOST_ERROR[dtype]} == {}
+
+
+def test_layers_are_as_right_as_diffusers(interpreted: dict[str, dict[str, float]]) -> None:
+    assert len(interpreted["layers"]) == 6
+    assert {name: share for name, share in interpreted["layers"].items() if not share < MOST_SHARE} == {}
+
+
+@pytest.mark.parametrize(
+    ("channels", "tile"), [(32, 64), (96, 64), (128, 128), (320, 64), (640, 128), (1280, 256), (2560, 256)]
+)
+def test_tiles_divide_the_channels_where_they_can(channels: int, tile: int) -> None:
+    rows, found = tiles(channels)
+    assert found == tile
+    assert rows * found == fused.ELEMENTS
+
+
+def test_without_triton_blocks_alone_are_fast_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> torch.Tensor:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.\nand more")
+
+    monkeypatch.setattr(fused, "gated", fails)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)  # there is no device either
+    assert speed_notes(Plan("cuda", "float16", speed="fast")) == []  # planned for a GPU that is elsewhere
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    fused.works.cache_clear()
+    try:
+        (note,) = speed_notes(Plan("cuda", "float16", speed="fast"))
+    finally:
+        fused.works.cache_clear()
+    assert "only transformer blocks are faster" in note
+    assert "vidkit doctor" in note
+    assert "Failed to find C compiler. Please specify via CC environment variable." in caplog.text
+    assert "and more" not in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_kernels_and_layers_are_right_in_half_precision() -> None:
+    assert fused.works()
+    with torch.no_grad():
+        errors = dict(fused_cases.kernel_errors("cuda", torch.float16))
+        shares = dict(fused_cases.layer_errors("cuda", torch.float16))
+    assert {name: error for name, error in errors.items() if not error < MOST_ERROR["float16"]} == {}
+    assert {name: share for name, share in shares.items() if not share < MOST_SHARE} == {}

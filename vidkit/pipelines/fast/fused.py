@@ -1,0 +1,180 @@
+"""Operations on a GPU by Triton's kernels: each reads and writes its tensors once, with channels last throughout.
+
+PyTorch's own group norm has no kernel for channels last, and on an H200 takes a third of SVD's decoding and 7 % of a
+step of its UNet; the two halves of a GEGLU take another 15 % of a step (`benchmarks/NOTES.md`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("vidkit")
+
+#: elements that a program has in its registers at once: 32 for each of its 128 threads
+ELEMENTS: Final = 4096
+
+#: of half precision, what a warp reads at once
+LEAST_CHANNELS: Final = 64
+
+#: rows that one program of a norm sums up: few enough that small maps keep a card busy
+ROWS_SUMMED: Final = 512
+
+#: partial sums that are added at once
+SHARES: Final = 32
+
+
+def takes(tensor: torch.Tensor) -> bool:
+    """Whether these kernels compute with a tensor: on a CUDA device where Triton works, or in Triton's interpreter."""
+    return works() if tensor.device.type == "cuda" else is_interpreted() and tensor.device.type == "cpu"
+
+
+def is_interpreted() -> bool:
+    """Triton's own switch, with which kernels run on a CPU, one program after the other."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def is_missing() -> bool:
+    """Whether there is a GPU, and Triton does not work on it."""
+    import torch
+
+    return torch.cuda.is_available() and not works()
+
+
+@functools.cache
+def works() -> bool:
+    """Whether Triton can compile and start a kernel, for which it needs a C compiler and Python's headers."""
+    import torch
+
+    try:
+        gated(torch.zeros(1, 2, dtype=torch.float16, device="cuda"))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
+        logger.warning("Triton compiles no kernels here, so speed fast is slower: %s", str(error).splitlines()[0][:300])
+        return False
+    return True
+
+
+def group_norm(norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: bool) -> torch.Tensor:
+    """A `torch.nn.GroupNorm` of rows to which something is added first. rows: (pictures, pixels, channels), contiguous.
+
+    added: (all, channels), each for as many pixels in turn; or (channels,), for all.
+    """
+    import torch
+
+    from vidkit.pipelines.fast import triton_kernels as kernels
+
+    pictures, count, channels = rows.shape
+    step, tile = tiles(channels)
+    per_added = 1 if added is None else pictures * count * channels // added.numel()
+    summed = max(step, min(ROWS_SUMMED, count) // step * step)
+    shares = math.ceil(count / summed)
+    sums = rows.new_empty((pictures, shares, 2, channels), dtype=torch.float32)
+    factors = rows.new_empty((pictures, 2, channels), dtype=torch.float32)
+    result = torch.empty_like(rows)
+    is_added, column_tiles = added is not None, math.ceil(channels / tile)
+    added = rows if added is None else added.contiguous()
+    width = channels // norm.num_groups
+    with device_of(rows):
+        kernels.group_sums[(shares, column_tiles, pictures)](
+            rows, added, sums, count, channels, per_added, summed, is_added, step, tile
+        )
+        kernels.group_factors[(norm.num_groups, pictures)](
+            rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, shares, per_added, norm.eps,
+            is_added, SHARES, power_of_2(width),
+        )  # fmt: skip
+        kernels.group_norm[(math.ceil(count / step), column_tiles, pictures)](
+            rows, added, factors, result, count, channels, per_added, is_added, silu, step, tile
+        )
+    return result
+
+
+def layer_norm(norm: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """A `torch.nn.LayerNorm` over the last dimension. tokens: contiguous."""
+    import torch
+
+    from vidkit.pipelines.fast import triton_kernels as kernels
+
+    channels = tokens.shape[-1]
+    rows, width = tokens.numel() // channels, power_of_2(channels)
+    step = max(1, ELEMENTS // width)
+    result = torch.empty_like(tokens)
+    with device_of(tokens):
+        kernels.layer_norm[(math.ceil(rows / step),)](
+            tokens, norm.weight, norm.bias, result, rows, channels, norm.eps, step, width
+        )
+    return result
+
+
+def gated(both: torch.Tensor) -> torch.Tensor:
+    """A GEGLU's result of its projection: the first half of the channels times GELU of the second. both: contiguous."""
+
+    from vidkit.pipelines.fast import triton_kernels as kernels
+
+    channels = both.shape[-1] // 2
+    rows = both.numel() // (2 * channels)
+    step, tile = tiles(channels)
+    result = both.new_empty((*both.shape[:-1], channels))
+    with device_of(both):
+        kernels.gated[(math.ceil(rows / step), math.ceil(channels / tile))](both, result, rows, channels, step, tile)
+    return result
+
+
+def weighted_sum(
+    one: torch.Tensor,
+    other: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    shares: torch.Tensor | None,
+    target: torch.Tensor,
+    towards: bool = False,
+) -> torch.Tensor:
+    """target = one + shares x (other + bias), or with `towards` one + shares x (other + bias - one).
+
+    one, other, target: (outer, rows, channels), of any strides but the last, which is 1. bias: (channels,), or (outer,
+    channels). shares: (outer,).
+    """
+
+    from vidkit.pipelines.fast import triton_kernels as kernels
+
+    outer, rows, channels = target.shape
+    step, tile = tiles(channels)
+    given = one if other is None else other
+    if bias is not None:
+        bias = bias.contiguous()
+    with device_of(target):
+        kernels.weighted_sum[(math.ceil(rows / step), math.ceil(channels / tile), outer)](
+            one, given, one if bias is None else bias, one if shares is None else shares.contiguous(), target,
+            rows, channels, *one.stride()[:2], *given.stride()[:2], *target.stride()[:2],
+            channels if bias is not None and bias.dim() == 2 else 0,
+            other is not None, bias is not None, shares is not None, towards, step, tile,
+        )  # fmt: skip
+    return target
+
+
+def tiles(channels: int) -> tuple[int, int]:
+    """Rows and channels of what a program takes at once: the widest tile that divides the channels."""
+    tile = LEAST_CHANNELS
+    while tile < 256 and channels % (2 * tile) == 0:
+        tile *= 2
+    return ELEMENTS // tile, tile
+
+
+def device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """While the block runs, kernels start on a tensor's device."""
+    import torch
+
+    found: AbstractContextManager[Any] = torch.cuda.device(tensor.device.index if tensor.is_cuda else -1)
+    return found
+
+
+def power_of_2(number: int) -> int:
+    """The least that is as large."""
+    return 1 << (number - 1).bit_length()

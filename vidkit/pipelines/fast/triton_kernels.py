@@ -1,0 +1,188 @@
+"""Triton kernels over tensors whose channels lie together in memory: norms, gates and sums in one pass each.
+
+Sums are taken in single precision whatever the tensors' type. `fused` has what calls them; imported where Triton is.
+
+Rows are pixels of pictures or of videos. Channels beyond a tile's are masked; numbers of elements may pass 2^31.
+"""
+
+from __future__ import annotations
+
+import triton  # type: ignore[import-untyped,unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
+
+#: 1 / the square root of 2, of GELU by the error function
+HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def group_sums(  # type: ignore[no-untyped-def]
+    source, added, sums, rows, channels, rows_per_added, rows_per_program,
+    HAS_ADDED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """By channel, sums and sums of squares of a share of a norm's rows, less the value of the first row.
+
+    source: (pictures, rows, channels). added: (all, channels), each for so many rows of the source in turn. sums:
+    (pictures, programs, 2, channels). Less a value that is near the mean, since squares of large numbers would lose
+    what differs.
+    """
+    share, tile, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    channel = tile * CHANNELS + tl.arange(0, CHANNELS)
+    is_there = channel < channels
+    first_row = picture.to(tl.int64) * rows
+    begin = tl.load(source + first_row * channels + channel, mask=is_there, other=0).to(tl.float32)
+    if HAS_ADDED:
+        begin += tl.load(added + first_row // rows_per_added * channels + channel, mask=is_there, other=0).to(
+            tl.float32
+        )
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    squares = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for start in range(0, rows_per_program, ROWS):
+        row = share * rows_per_program + start + tl.arange(0, ROWS)
+        mask = (row < rows)[:, None] & is_there[None, :]
+        where = first_row + row
+        value = tl.load(source + where[:, None] * channels + channel[None, :], mask=mask, other=0).to(tl.float32)
+        if HAS_ADDED:
+            more = (where // rows_per_added)[:, None] * channels + channel[None, :]
+            value += tl.load(added + more, mask=mask, other=0).to(tl.float32)
+        value = tl.where(mask, value - begin[None, :], 0.0)
+        total += value
+        squares += value * value
+    target = sums + (picture * tl.num_programs(0) + share).to(tl.int64) * 2 * channels + channel
+    tl.store(target, tl.sum(total, 0), mask=is_there)
+    tl.store(target + channels, tl.sum(squares, 0), mask=is_there)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def group_factors(  # type: ignore[no-untyped-def]
+    source, added, sums, weight, bias, factors, rows, channels, width, shares, rows_per_added, epsilon,
+    HAS_ADDED: tl.constexpr, SHARES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """What a group norm multiplies each channel by, and adds to it. factors: (pictures, 2, channels), single precision.
+
+    One group of one picture a program. width: channels of a group. The rest as in `group_sums`.
+    """
+    group, picture = tl.program_id(0), tl.program_id(1)
+    within = tl.arange(0, WIDTH)
+    is_there = within < width
+    channel = group * width + within
+    total = tl.zeros((SHARES, WIDTH), tl.float32)
+    squares = tl.zeros((SHARES, WIDTH), tl.float32)
+    for start in range(0, shares, SHARES):
+        share = start + tl.arange(0, SHARES)
+        mask = (share < shares)[:, None] & is_there[None, :]
+        where = (picture * shares + share).to(tl.int64)[:, None] * 2 * channels + channel[None, :]
+        total += tl.load(sums + where, mask=mask, other=0)
+        squares += tl.load(sums + where + channels, mask=mask, other=0)
+    first_row = picture.to(tl.int64) * rows
+    begin = tl.load(source + first_row * channels + channel, mask=is_there, other=0).to(tl.float32)
+    if HAS_ADDED:
+        begin += tl.load(added + first_row // rows_per_added * channels + channel, mask=is_there, other=0).to(
+            tl.float32
+        )
+    distance = tl.sum(total, 0) / rows
+    mean = begin + distance
+    variance = tl.sum(squares, 0) / rows - distance * distance
+    mean_of_all = tl.sum(tl.where(is_there, mean, 0.0), 0) / width
+    apart = mean - mean_of_all
+    variance_of_all = tl.sum(tl.where(is_there, variance + apart * apart, 0.0), 0) / width
+    factor = 1.0 / tl.sqrt(variance_of_all + epsilon)
+    factor = factor * tl.load(weight + channel, mask=is_there, other=0).to(tl.float32)
+    target = factors + picture.to(tl.int64) * 2 * channels + channel
+    tl.store(target, factor, mask=is_there)
+    shift = tl.load(bias + channel, mask=is_there, other=0).to(tl.float32) - mean_of_all * factor
+    tl.store(target + channels, shift, mask=is_there)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def group_norm(  # type: ignore[no-untyped-def]
+    source, added, factors, target, rows, channels, rows_per_added,
+    HAS_ADDED: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """A group norm by its factors, and SiLU of it. target: as the source."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    picture = tl.program_id(2).to(tl.int64)
+    is_there = channel < channels
+    mask = (row < rows)[:, None] & is_there[None, :]
+    where = picture * rows + row
+    place = where[:, None] * channels + channel[None, :]
+    value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
+    if HAS_ADDED:
+        more = (where // rows_per_added)[:, None] * channels + channel[None, :]
+        value += tl.load(added + more, mask=mask, other=0).to(tl.float32)
+    factor = tl.load(factors + picture * 2 * channels + channel, mask=is_there, other=0)
+    shift = tl.load(factors + picture * 2 * channels + channels + channel, mask=is_there, other=0)
+    value = value * factor[None, :] + shift[None, :]
+    if SILU:
+        value = value * tl.sigmoid(value)
+    tl.store(target + place, value.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def layer_norm(  # type: ignore[no-untyped-def]
+    source, weight, bias, target, rows, channels, epsilon,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Of each row by itself. source, target: (rows, channels); CHANNELS holds all of them."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, CHANNELS)
+    is_there = channel < channels
+    mask = (row < rows)[:, None] & is_there[None, :]
+    place = row[:, None] * channels + channel[None, :]
+    value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
+    apart = tl.where(mask, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
+    factor = 1.0 / tl.sqrt(tl.sum(apart * apart, 1) / channels + epsilon)
+    result = apart * factor[:, None] * tl.load(weight + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+    result += tl.load(bias + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+    tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def gated(  # type: ignore[no-untyped-def]
+    both, target, rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """The first half of each row's channels, times GELU (by the error function) of the second.
+
+    both: (rows, 2 x channels). target: (rows, channels).
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row[:, None] * 2 * channels + channel[None, :]
+    value = tl.load(both + place, mask=mask, other=0).to(tl.float32)
+    gate = tl.load(both + place + channels, mask=mask, other=0).to(tl.float32)
+    value = value * 0.5 * gate * (1.0 + tl.erf(gate * HALF_ROOT))
+    tl.store(target + row[:, None] * channels + channel[None, :], value.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def weighted_sum(  # type: ignore[no-untyped-def]
+    one, other, bias, shares, target, rows, channels,
+    one_outer, one_row, other_outer, other_row, target_outer, target_row, bias_outer,
+    HAS_OTHER: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SHARES: tl.constexpr, TOWARDS: tl.constexpr,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """target = one + share x (other + bias), or with TOWARDS one + share x (other + bias - one).
+
+    one, other, target: (outer, rows, channels), of any strides but the last, which is 1. bias: (outer, channels), or
+    one for all. shares: (outer,).
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    outer = tl.program_id(2).to(tl.int64)
+    is_there = channel < channels
+    mask = (row < rows)[:, None] & is_there[None, :]
+    value = tl.load(one + outer * one_outer + row[:, None] * one_row + channel[None, :], mask=mask, other=0)
+    value = value.to(tl.float32)
+    more = tl.zeros((ROWS, CHANNELS), tl.float32)
+    if HAS_OTHER:
+        place = outer * other_outer + row[:, None] * other_row + channel[None, :]
+        more += tl.load(other + place, mask=mask, other=0).to(tl.float32)
+    if HAS_BIAS:
+        more += tl.load(bias + outer * bias_outer + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+    if TOWARDS:
+        more -= value
+    if HAS_SHARES:
+        more *= tl.load(shares + outer).to(tl.float32)
+    place = outer * target_outer + row[:, None] * target_row + channel[None, :]
+    tl.store(target + place, (value + more).to(target.dtype.element_ty), mask=mask)
