@@ -30,7 +30,9 @@ from benchmarks.memory_models import make_published_svd, make_sd15, save_part
 from benchmarks.tables import table
 from vidkit.device import GIB, Plan, plain_plan
 from vidkit.params import GenerationParams
+from vidkit.pipelines.fast.graphs import recorded
 from vidkit.pipelines.turbo import skipping
+from vidkit.placement import plan_of
 
 #: decibels between the frames of a way and of plain diffusers: 45 are called equal up to rounding
 LEAST_PSNR = {"turbo": 30}
@@ -149,7 +151,7 @@ def one_clip(job: Any, pipe: Any, plan: Plan, way: str) -> tuple[Any, Any, dict[
 
 
 def denoise(job: Any, pipe: Any, speed: str = "exact") -> Any:
-    with skipping(pipe, job.params.replace(speed=speed)):
+    with recorded(pipe, plan_of(pipe)), skipping(pipe, job.params.replace(speed=speed)):
         return job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
 
 

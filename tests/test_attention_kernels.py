@@ -30,7 +30,8 @@ def _nothing_chosen() -> Iterator[None]:
 
 def tensors(device: str = "cpu", tokens: int = 96, words: int | None = None) -> Tensors:
     generator = torch.Generator().manual_seed(0)
-    sizes = [(2, 4, tokens, 32), (2, 4, words or tokens, 32), (2, 4, words or tokens, 32)]
+    rows = 2 if device == "cpu" else 2**20 // tokens  # so many that a GPU needs longer for them than Python
+    sizes = [(rows, 4, tokens, 32), (rows, 4, words or tokens, 32), (rows, 4, words or tokens, 32)]
     dtype = torch.float32 if device == "cpu" else torch.float16
     query, key, value = (torch.randn(size, generator=generator).to(device, dtype) for size in sizes)
     return query, key, value
@@ -134,9 +135,9 @@ def test_doctor_says_what_was_found() -> None:
 @pytest.mark.parametrize(("tokens", "words"), [(4096, None), (4096, 77), (25, None)])
 def test_on_a_gpu_the_choice_is_right_and_no_slower_than_torchs(tokens: int, words: int | None) -> None:
     given = tensors("cuda", tokens, words)
-    exact = by_torch(*(one.double().cpu() for one in given))
+    exact = by_torch(*(one[:2].double().cpu() for one in given))
     found = attended(*given)
-    assert (found.double().cpu() - exact).norm() <= 2e-3 * exact.norm()
+    assert (found[:2].double().cpu() - exact).norm() <= 2e-3 * exact.norm()
     kernel = chosen(*given, KERNELS)
     assert min(kernels.seconds(kernel, *given) for _ in range(5)) <= 1.2 * min(
         kernels.seconds(by_torch, *given) for _ in range(5)

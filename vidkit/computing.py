@@ -17,10 +17,11 @@ from vidkit.limits import ResourceLimits
 from vidkit.params import GenerationParams, OutputFormat
 from vidkit.pipelines.context_windows import in_windows
 from vidkit.pipelines.family import Family, Models
+from vidkit.pipelines.fast.graphs import recorded
 from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.turbo import skipping
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
-from vidkit.placement import restore
+from vidkit.placement import plan_of, restore
 from vidkit.progress import OnPreview, Reporter
 from vidkit.request_log import log_phase
 from vidkit.safety.screening import Screening
@@ -178,7 +179,8 @@ def denoise(
         reporter.step(done + of_step(share), steps)
 
     with (
-        # before what skips whole steps
+        # before what asks the network for windows of a clip, and that before what skips whole steps
+        recorded(pipe, plan_of(pipe)),
         in_windows(pipe, job.family.windows(job.params, job.models), job.family.frame_axis) as of_step,
         skipping(pipe, job.params) as speed_notes,
         previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),

@@ -84,6 +84,12 @@ def release(pipe: Any) -> None:
     del _placed[pipe]
 
 
+def plan_of(pipe: Any) -> Plan | None:
+    """With which a pipeline is placed; None: it is not."""
+    placed = _placed.get(pipe)
+    return None if placed is None else placed.plan
+
+
 def resting_place(plan: Plan) -> str:
     """Where components are while they don't compute."""
     return plan.device if plan.offload == "none" else "cpu"
