@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidkit.device import Offload, Plan
-from vidkit.params import GenerationParams
+from vidkit.params import GenerationParams, Speed
 
 #: measures of a plan that are on or off, by their names in it
 MEASURES = ("halves", "slices", "host_skips", "vae_float32")
@@ -32,6 +32,7 @@ class Setting:
     host_skips: bool = False
     vae_float32: bool = False
     window_frames: int | None = None
+    speed: Speed = "exact"
 
     def params(self, models: Path) -> GenerationParams:
         names: dict[str, Any] = {"base_model": self.model if ":" in self.model else str(models / self.model)}
@@ -71,13 +72,13 @@ class Setting:
     def plan(self, device: str) -> Plan:
         """On the CPU, a rehearsal: what waits in the host's memory waits where it is."""
         dtype, offload = ("float16", self.offload) if device == "cuda" else ("float32", "none")
-        return Plan(device, dtype, offload, **{name: getattr(self, name) for name in MEASURES})
+        return Plan(device, dtype, offload, self.speed, **{name: getattr(self, name) for name in MEASURES})
 
 
 def settings() -> list[Setting]:
     """Judged ones first, each model's together, so that it is loaded once for them."""
     chosen = [*svd_settings(), *animatediff_settings(), *other_models(), *table_and_drawn(), *measure_by_measure()]
-    together = [*chosen, *judged_settings(), *judged_with_measures()]
+    together = [*chosen, *judged_settings(), *judged_with_measures(), *at_speed_fast()]
     return sorted(
         together, key=lambda one: (one.split != "judged", one.model[::-1], one.conditioning, one.offload != "none")
     )
@@ -220,3 +221,20 @@ def drawn_setting(draw: random.Random, model: str, conditioning: str, chunks: in
         frames = max(2, int(largest / width / height))
     chunk, is_guided = draw.randrange(1, chunks), draw.random() < guided
     return Setting(model, width, height, frames, chunk, is_guided, conditioning=conditioning)
+
+
+def at_speed_fast() -> list[Setting]:
+    """A few to look at, and others that were drawn, with and without measures."""
+    known = [Setting("svd", 1024, 576, 25, 4), Setting("sd15", 512, 512, 16, 4), Setting("sd15", 512, 512, 16, 16)]
+    draw = random.Random(41)  # noqa: S311 (no secret)
+    kinds: list[tuple[int, str, str, Offload]] = [
+        (6, "svd", "init", "none"), (2, "svd", "init", "model"), (2, "other_svd", "init", "none"),
+        (3, "sd15", "init", "none"), (2, "sd15", "pia", "none"), (2, "sd15", "sparsectrl", "model"),
+    ]  # fmt: skip
+    drawn = [
+        replace(drawn_setting(draw, model, conditioning, 13, 0.8), offload=offload, split="judged")
+        for count, model, conditioning, offload in kinds
+        for _ in range(count)
+    ]
+    lean = replace(drawn[0], slices=True, host_skips=True)
+    return [replace(setting, speed="fast") for setting in (*known, *drawn, lean)]

@@ -6,7 +6,7 @@ in the comments is a layer's input, held by the block that called it. Checked op
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,6 +90,19 @@ def transformer(peak: Peak, plane: Plane, held: int, channels: int) -> None:
     peak.moment(held, (4 + FEED_FORWARD) * plane.of(channels))
 
 
+@dataclass(frozen=True)
+class Forwards:
+    """How wide layers are, by how they are computed. channels_last: convolutions need no other memory layout."""
+
+    resnet: Callable[..., None]
+    spatio_temporal_transformer: Callable[..., None]
+    transformer: Callable[..., None]
+    channels_last: bool = False
+
+
+PLAIN: Final = Forwards(resnet, spatio_temporal_transformer, transformer)
+
+
 # --- the denoiser ---------------------------------------------------------------------------------------------------
 
 
@@ -107,9 +120,10 @@ class Denoiser:
     temporal: bool
     context: int = 0
     in_channels: int = 4
+    forwards: Forwards = PLAIN
 
     @classmethod
-    def of(cls, unet: Mapping[str, Any]) -> Denoiser:
+    def of(cls, unet: Mapping[str, Any], forwards: Forwards = PLAIN) -> Denoiser:
         channels = [int(count) for count in unet["block_out_channels"]]
         layers = unet.get("layers_per_block", 2)
         kinds = [str(kind) for kind in unet["down_block_types"]]
@@ -122,6 +136,7 @@ class Denoiser:
             temporal=temporal,
             context=max(context) if isinstance(context, list) else int(context),
             in_channels=int(unet.get("in_channels", 4)),
+            forwards=forwards,
         )
 
     def planes(self, plane: Plane) -> list[Plane]:
@@ -182,14 +197,15 @@ class Denoiser:
     ) -> None:
         """One block's layers. own: their input is a tensor of its own, not one of the skip connections."""
         for into, out in channels:
-            resnet(peak, plane, held + (plane.of(into) if own else 0), into, out, temporal=self.temporal)
+            around = held + (plane.of(into) if own else 0)
+            self.forwards.resnet(peak, plane, around, into, out, temporal=self.temporal)
             around = held + plane.of(out)
             if attentive and self.temporal:
-                spatio_temporal_transformer(peak, plane, around, out, self.context)
+                self.forwards.spatio_temporal_transformer(peak, plane, around, out, self.context)
             elif attentive:
-                transformer(peak, plane, around, out)
+                self.forwards.transformer(peak, plane, around, out)
             if not self.temporal:
-                transformer(peak, plane, around, out)
+                self.forwards.transformer(peak, plane, around, out)
 
     def up_channels(self, level: int) -> Iterator[tuple[int, int]]:
         """Channels into (with the skip connection) and out of each layer of the up block of a level."""
@@ -203,14 +219,15 @@ class Denoiser:
     def _upsample(self, peak: Peak, plane: Plane, bigger: Plane, held: int, channels: int) -> int:
         """Its result's bytes, the next block's input."""
         grown = bigger.of(channels)
-        peak.moment(held, plane.of(channels), grown, grown, bigger.workspace(channels, channels))
+        workspace = 0 if self.forwards.channels_last else bigger.workspace(channels, channels)
+        peak.moment(held, plane.of(channels), grown, grown, workspace)
         return grown
 
 
 # --- the autoencoder ------------------------------------------------------------------------------------------------
 
 
-def decoder_peak(vae: Mapping[str, Any], plane: Plane, *, temporal: bool) -> int:
+def decoder_peak(vae: Mapping[str, Any], plane: Plane, *, temporal: bool, forwards: Forwards = PLAIN) -> int:
     """Widest moment of decoding; plane: of the latents. temporal: AutoencoderKLTemporalDecoder, else AutoencoderKL."""
     peak, channels = Peak(), list(reversed(vae["block_out_channels"]))
     layers = int(vae.get("layers_per_block", 1)) + 1
@@ -218,16 +235,16 @@ def decoder_peak(vae: Mapping[str, Any], plane: Plane, *, temporal: bool) -> int
     # convolutions need no workspace. Of one picture alone the order is ambiguous, and becomes the usual one.
     # The temporal decoder's middle block has its attention behind its second layer.
     attentive = layers > 2 if temporal else bool(vae.get("mid_block_add_attention", True))
-    in_order = plane.frames > 1 and attentive
+    in_order = forwards.channels_last or (plane.frames > 1 and attentive)
     into = channels[0]
     x = plane.of(into)
     for _ in range(2):
-        resnet(peak, plane, x + x, into, into, temporal=temporal)
+        forwards.resnet(peak, plane, x + x, into, into, temporal=temporal)
     for level, out in enumerate(channels):
         block_input = plane.of(into)
         for layer in range(layers):
             x = 0 if layer == 0 else plane.of(out)
-            resnet(peak, plane, block_input + x, into, out, temporal=temporal)
+            forwards.resnet(peak, plane, block_input + x, into, out, temporal=temporal)
             into = out
         if level < len(channels) - 1:
             bigger = plane.doubled()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Final
 
 from vidkit.device import GIB, Plan
-from vidkit.memory.activations import Denoiser, Plane, decoder_peak, encoder_peak
+from vidkit.memory.activations import PLAIN, Denoiser, Forwards, Plane, decoder_peak, encoder_peak
+from vidkit.memory.fast_activations import FAST
 from vidkit.memory.lean_activations import LeanDecoder, LeanDenoiser
 from vidkit.memory.parts import configs_of, weights_of
 from vidkit.memory.weights import SIZES, in_pinned_memory
@@ -59,9 +62,9 @@ class Prediction:
 def predict(params: GenerationParams, models: Models, plan: Plan) -> Prediction:
     """Peak memory of a resolved request under a plan, its changes among it; a millisecond, no torch.
 
-    As PyTorch allocates on CUDA, at speed exact. On the CPU tensors are the same, and what its convolutions take is
-    not known as well. Not counted: the CUDA context (about 0.5 GiB), and what the allocator reserves beyond what it
-    hands out, which is given back when memory is short.
+    As PyTorch allocates on CUDA. On the CPU tensors are the same, at speed fast as at exact, and what its convolutions
+    take is not known as well. Not counted: the CUDA context (about 0.5 GiB), and what the allocator reserves beyond
+    what it hands out, which is given back when memory is short.
 
     Raises:
         SetupError: `invalid_model`, when a model's weights or configs cannot be read.
@@ -174,6 +177,12 @@ class Request:
             return None
         return Slicing(SLICE_BYTES if self.plan.slices else None, self.plan.host_skips)
 
+    @property
+    def forwards(self) -> Forwards:
+        """Of layers that are not lean."""
+        is_fast = self.plan.device == "cuda" and self.plan.speed != "exact" and self.slicing is None
+        return FAST if is_fast and is_triton_there() else PLAIN
+
     def skips(self, videos: int) -> list[int]:
         """Bytes of each skip connection."""
         levels = Denoiser.of(self.unet).skips(self.latents(self.denoised_at_once, videos))
@@ -186,7 +195,8 @@ class Request:
         return [*skips, *skips[-1:]]
 
     def denoiser_peak(self) -> int:
-        denoiser, plane = Denoiser.of(self.unet), self.latents(self.denoised_at_once, self.videos)
+        denoiser = Denoiser.of(self.unet, self.forwards)
+        plane = self.latents(self.denoised_at_once, self.videos)
         kept = self.frames if self.windows.together else self.denoised_at_once
         held, added = self.latents(kept).of(LOOP), sum(self.residuals)
         if self.slicing is None:
@@ -200,12 +210,18 @@ class Request:
     def decoder_peak(self, frames: int) -> int:
         latents = self.latents(frames, size=self.vae_size)
         if not self.plan.slices:
-            return decoder_peak(self.vae, latents, temporal=self.is_svd)
+            return decoder_peak(self.vae, latents, temporal=self.is_svd, forwards=self.forwards)
         if self.is_svd:
             return LeanDecoder(self.vae, Slicing(SLICE_BYTES)).bytes_at_peak(latents)
         # the plain autoencoder decodes one frame after the other
         pictures = Plane(1, frames, self.height, self.width, self.vae_size).of(3)
         return pictures + decoder_peak(self.vae, self.latents(1, size=self.vae_size), temporal=False)
+
+
+@cache
+def is_triton_there() -> bool:
+    """Whether it is installed; whether it works would take a second or three to say, and the GPU."""
+    return find_spec("triton") is not None
 
 
 def is_guided(params: GenerationParams) -> bool:
