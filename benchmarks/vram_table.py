@@ -355,7 +355,7 @@ def line_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{begin}{numbers}{times}  {plan_words(row['plan'])}{tried}"
 
 
-PAGE_COLUMNS = ["no cap", "11 GiB", "8 GiB", "6 GiB", "4 GiB"]
+PAGE_COLUMNS = ["no cap", "11 GiB", "8 GiB", "6 GiB", "4 GiB", "3 GiB"]
 
 
 def page_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     ("page", "results", "column", "cell"),
-    [("README.md", "speed_cpu", "model", speed.in_short), ("docs/speed.md", "turbo", "case", turbo.in_short)],
+    [
+        ("README.md", "speed_cpu", "model", speed.in_short),
+        ("README.md", "speed_gpu", "model", speed.in_seconds),
+        ("docs/speed.md", "turbo", "case", turbo.in_short),
+    ],
 )
 def test_tables_are_those_of_the_results(
     page: str, results: str, column: str, cell: Callable[[Mapping[str, Any]], str]
