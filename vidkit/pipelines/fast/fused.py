@@ -58,7 +58,8 @@ def works() -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
-        logger.warning("Triton compiles no kernels here, so speed fast is slower: %s", str(error).splitlines()[0][:300])
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        logger.warning("Triton compiles no kernels here, so speed fast is slower: %s", reason)
         return False
     return True
 
