@@ -201,6 +201,32 @@ def test_frame_steps_are_exact(player: Locator, notebook: Notebook) -> None:
     assert frames(player)[1] == 3
 
 
+@pytest.mark.parametrize("after", [0, 0.11], ids=["as it begins to play", "late in the first frame of A"])
+@pytest.mark.parametrize("key", [" ", "Home"], ids=["Space", "Home"])
+def test_stopped_while_it_plays_it_is_exact(player: Locator, key: str, after: float) -> None:
+    """A video that plays may show a frame before its time. The page presses the keys itself: Playwright is too late."""
+    shown(player)
+    player.evaluate(
+        """async (root, [key, after]) => {
+            const picture = root.querySelector('[aria-label="Picture"]');
+            const press = (key) => picture.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+            const video = root.querySelector('video');
+            press(' ');
+            while (video.paused || video.currentTime < after) await new Promise(requestAnimationFrame);
+            press(key);
+        }""",
+        [key, after],
+    )
+    videos = shown(player)
+    said = re.match(r"Paused: A frame (\d+) of 14, B frame (\d+) of 24", player.get_by_role("status").inner_text())
+    assert said
+    due = [int(number) - 1 for number in said.groups()]
+    assert [video["frame"] for video in videos] == due
+    middles = [(due[0] + 0.5) / FPS_A, (due[1] + 0.5) / FPS_B]
+    assert [video["time"] for video in videos] == pytest.approx(middles, abs=1e-3)
+    assert all(video["paused"] for video in videos)
+
+
 def test_the_wipe_moves_by_keys_and_pointer(player: Locator, notebook: Notebook) -> None:
     player.get_by_role("button", name="Wipe").click()
     border = player.get_by_role("slider", name="Wipe border")

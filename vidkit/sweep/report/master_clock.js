@@ -8,6 +8,7 @@ class Follower {
     this.fps = fps;
     this.pace = pace;
     this.wanted = null; // where to seek when the last seek has ended
+    this.placed = null; // where the last seek went, if it has not played since
     this.busy = false; // loading or seeking
   }
 
@@ -24,6 +25,7 @@ class Follower {
     if (this.busy || this.video.error || this.wanted === null) return;
     this.begin();
     this.video.currentTime = this.wanted;
+    this.placed = this.video.paused ? this.wanted : null;
     this.wanted = null;
   }
 
@@ -58,11 +60,11 @@ class Follower {
     return Math.floor(this.local(time) * this.fps + 1e-3);
   }
 
-  // to the middle of the frame that is due (its edges belong to two frames), unless that frame is shown
+  // to the middle of the frame that is due (its edges belong to two frames), unless it was put there. What currentTime
+  // says does not tell: a browser that plays paints frames ahead of it, and a pause leaves such a frame on the screen.
   seek(time) {
-    const frame = this.frameAt(time);
-    const shown = Math.floor(this.video.currentTime * this.fps + 1e-3);
-    if (this.busy || frame !== shown) this.jump((frame + 0.5) / this.fps);
+    const middle = (this.frameAt(time) + 0.5) / this.fps;
+    if (middle !== this.placed) this.jump(middle);
     else this.wanted = null;
   }
 
@@ -73,6 +75,7 @@ class Follower {
   }
 
   play() {
+    this.placed = null;
     this.video.play().catch(() => {}); // cut short by a pause or an unload: nothing is lost
   }
 
