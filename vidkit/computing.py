@@ -15,6 +15,7 @@ from vidkit.device import Plan
 from vidkit.images import fit_image
 from vidkit.limits import ResourceLimits
 from vidkit.params import GenerationParams, OutputFormat
+from vidkit.pipelines import fast
 from vidkit.pipelines.context_windows import in_windows
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.fast.graphs import recorded
@@ -138,7 +139,7 @@ class Computation:
             self.begin("encode")
             self.reporter.tell(15, "Processing image...")
             latents, notes = denoise(job, pipe, self.reporter, lambda: self._encoded(plan), self.on_preview)
-            self._latents = wanted, latents.cpu(), notes
+            self._latents = wanted, latents.cpu(), [*notes, *fast.notes(plan)]
             self.stopwatch.end("denoise", plan)
         return self._latents[1:]
 

@@ -13,7 +13,6 @@ from vidkit.memory.fitting import Case, Changes, with_tolerance
 from vidkit.memory.prediction import PHASES, Prediction
 from vidkit.params import GenerationParams, wire_name
 from vidkit.pipelines import FAMILIES
-from vidkit.pipelines.fast import fused
 
 OFFLOADED: Final = {
     "model": "One part of the model is on the GPU at a time",
@@ -106,15 +105,10 @@ def change_notes(params: GenerationParams, plan: Plan) -> list[str]:
 
 def speed_notes(plan: Plan) -> list[str]:
     """What of a speed a plan goes without, and why."""
-    if plan.speed == "exact":
+    if plan.speed == "exact" or not (plan.slices or plan.host_skips):
         return []
-    less = f"speed {plan.speed} does less here:"
-    if plan.slices or plan.host_skips:
-        return [f"{less} layers are computed in little memory, only what is in them is faster."]
-    if plan.device == "cuda" and fused.is_missing():
-        lacking = "Triton's kernels do not run here (vidkit doctor says what they need)"
-        return [f"{less} {lacking}, only transformer blocks are faster."]
-    return []
+    why = "layers are computed in little memory, only what is in them is faster"
+    return [f"speed {plan.speed} does less here: {why}."]
 
 
 def refusal(case: Case) -> GenerationError:

@@ -14,6 +14,6 @@ diffusers' pipelines, networks and blocks stay as they are; layers get other for
 Lean execution (`pipelines.lean`) has the layers where a plan takes it: then only the blocks in them are fast.
 """
 
-from vidkit.pipelines.fast.installing import install, remove
+from vidkit.pipelines.fast.installing import install, notes, remove
 
-__all__ = ["install", "remove"]
+__all__ = ["install", "notes", "remove"]

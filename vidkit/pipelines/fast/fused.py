@@ -41,13 +41,6 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def is_missing() -> bool:
-    """Whether there is a GPU, and Triton does not work on it."""
-    import torch
-
-    return torch.cuda.is_available() and not works()
-
-
 @functools.cache
 def works() -> bool:
     """Whether Triton can compile and start a kernel, for which it needs a C compiler and Python's headers."""

@@ -43,6 +43,17 @@ def has_layers(measures: Measures) -> bool:
     return not is_lean(measures) and (measures.device == "cpu" or fused.works())
 
 
+def notes(measures: Measures) -> list[str]:
+    """For the result: what of a speed a GPU goes without, and why.
+
+    Known once the GPU was asked, so not when a clip is planned, which loads no torch.
+    """
+    if measures.speed == "exact" or is_lean(measures) or has_layers(measures):
+        return []
+    lacking = "Triton's kernels do not run on this GPU (vidkit doctor says what they need)"
+    return [f"speed {measures.speed} does less here: {lacking}, only transformer blocks are faster."]
+
+
 class FastForward(Forward):
     """One that is installed here."""
 
