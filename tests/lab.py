@@ -28,10 +28,13 @@ from typing import Any
 import httpx
 import nbformat
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Browser, BrowserContext, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 REPOSITORY = Path(__file__).parents[1]
 READY_SECONDS = 90  # a page of JupyterLab with its kernel takes 5 to 10 s on two cores, more when they are shared
+
+#: milliseconds for which a page is waited for: its kernel answers while it computes, on cores that others use too
+PATIENCE = 20_000
 
 # JupyterLab says these itself, without anything of ours in the page.
 _NOISE = (
@@ -100,7 +103,8 @@ class JupyterLab:
         On leaving: no error on the console (unless not `strict`), and nothing was asked of any other machine.
         """
         context = browser.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         problems: list[str] = []
         requests: list[str] = []
         page = context.new_page()
