@@ -123,7 +123,10 @@ def requests(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         print(f"{number}: {share:.0%} of the peak: {row}", flush=True)
     last = attempt(request, options.device, None)
     print(f"last: {last}", flush=True)
-    return {"request": {key: value for key, value in request.items() if "path" not in key}, "first": first} | {
+    return {
+        "request": {key: value for key, value in request.items() if key != "base_model" and "path" not in key},
+        "first": first,
+    } | {
         "rows": rows,
         "last": last,
     }
