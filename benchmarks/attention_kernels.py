@@ -1,6 +1,8 @@
 """Milliseconds of the attention kernels that speed fast chooses of, at the networks' largest maps, on a GPU.
 
-python -m benchmarks.attention_kernels RESULTS.json
+    python -m benchmarks.attention_kernels RESULTS.json
+
+Those that cannot compute a shape are named with what they say.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.pipelines.fast import fused
+from vidkit.pipelines.lean.temporal import silu
 
 if TYPE_CHECKING:
     import torch
@@ -30,12 +31,6 @@ def as_maps(tokens: torch.Tensor, height: int) -> torch.Tensor:
 def by_video(tokens: torch.Tensor, frames: int) -> torch.Tensor:
     """(videos x frames, ...) to (videos, frames, ...), a view."""
     return tokens.view(-1, frames, *tokens.shape[1:])
-
-
-def silu(hidden: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.nn.functional.silu(hidden, inplace=True)
 
 
 # --- norms ------------------------------------------------------------------------------------------------------------
