@@ -1,11 +1,15 @@
 """From process start to the first denoising step, phase by phase, beside plain diffusers in a fresh process.
 
-    python -m benchmarks.start RESULTS.json [--repeats 8] [--published] [--device cuda]
+    python -m benchmarks.start RESULTS.json [--repeats 8] [--published] [--device cuda] [--speed fast]
 
 `vidkit generate` is run as a user runs it, its progress tells the time, and it is stopped at its first step. Plain
 diffusers loads and calls the same pipeline, as its documentation does. They take turns; the first run of each, which
 reads what is not yet in the page cache and hashes the models, is not counted. --published: models of the published
 sizes, whose weights are holes in their files, for the bundled ones.
+
+--speed: how long until processes compute at this speed level's full rate, in clips of the models' own size: vidkit
+alone, up to the third step, every process counted in its order. The first one may have to compile kernels, which those
+after it find on the disk.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ VIDKIT: dict[str, str] = {
     "libraries, weights": "Processing image",
     "picture": "Denoising step 1",
 }
+STEPS_OF_SPEED: dict[str, str] = {"first step": "Denoising step 2", "second step": "Denoising step 3"}
 PICTURE = Path(__file__).parent.parent / "vidkit" / "examples" / "photo.jpg"
 SIZE = {"width": 128, "height": 128}
 FRAMES, STEPS = 8, 8
@@ -38,8 +43,8 @@ FRAMES, STEPS = 8, 8
 # --- vidkit -----------------------------------------------------------------------------------------------------------
 
 
-def vidkit_start(request: Mapping[str, Any], folder: Path) -> dict[str, float]:
-    """Seconds of each phase of `vidkit generate`, which is stopped at its first denoising step."""
+def vidkit_start(request: Mapping[str, Any], folder: Path, until: Mapping[str, str] = VIDKIT) -> dict[str, float]:
+    """Seconds of each phase of `vidkit generate`, which is stopped as the last of them ends."""
     wanted = {**request, "outputPath": str(folder / "clip.mp4"), "overwrite": True, "imagePath": str(PICTURE)}
     command = [sys.executable, "-m", "vidkit", "generate", json.dumps({**wanted, "prompt": "zoom in", "seed": 1})]
     began = time.perf_counter()
@@ -48,14 +53,14 @@ def vidkit_start(request: Mapping[str, Any], folder: Path) -> dict[str, float]:
     told = []
     for line in process.stderr or ():
         told.append(line)
-        for phase, message in VIDKIT.items():
+        for phase, message in until.items():
             if phase not in ends and f'"message": "{message}' in line:
                 ends[phase] = time.perf_counter() - began
-        if len(ends) == len(VIDKIT):
+        if len(ends) == len(until):
             process.terminate()
             break
     process.communicate()
-    if len(ends) < len(VIDKIT):
+    if len(ends) < len(until):
         raise SystemExit("".join(told))
     return phases(ends)
 
@@ -128,6 +133,14 @@ def measure(models: Mapping[str, Mapping[str, str]], device: str, repeats: int) 
         yield {name: {way: summary(found[1:]) for way, found in rows.items()}}
 
 
+def measure_speed(models: Mapping[str, Mapping[str, str]], speed: str, processes: int) -> Iterator[dict[str, Any]]:
+    for name, request in models.items():
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = {**request, "numInferenceSteps": STEPS, "speed": speed}
+            rows = [vidkit_start(wanted, Path(folder), VIDKIT | STEPS_OF_SPEED) for _ in range(processes)]
+        yield {name: {speed: rows}}
+
+
 def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     best, seconds = min(rows, key=lambda row: row["seconds"]), [row["seconds"] for row in rows]
     return {"best": best, "median": round(statistics.median(seconds), 3), "all": seconds}
@@ -163,6 +176,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cpu")
     parser.add_argument("--published", action="store_true", help="models of the published sizes")
+    parser.add_argument("--speed", choices=["exact", "fast", "turbo"], help="how soon processes compute at full rate")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plain:
@@ -174,7 +188,12 @@ def main() -> int:
         folder = Path(name).resolve()
         os.environ |= {"VIDKIT_HOME": str(folder / "home"), "VIDKIT_DEVICE": options.device}
         content = about_this_machine() | {"cores": os.cpu_count(), "load": [round(os.getloadavg()[0], 1)]}
-        for part in measure(published(folder) if options.published else bundled(), options.device, options.repeats):
+        models = published(folder) if options.published else bundled()
+        if options.speed:
+            parts = measure_speed(models, options.speed, options.repeats)
+        else:
+            parts = measure(models, options.device, options.repeats)
+        for part in parts:
             content["load"].append(round(os.getloadavg()[0], 1))
             content |= part
             options.results.write_text(json.dumps(content, indent=1) + "\n")

@@ -188,6 +188,8 @@ def test_the_limit_of_the_second_setting(tmp_path: Path) -> None:
     limit = maker.low_memory_limit(replace(first, predicted=replace(least, denoise=2 * least.peak)))
     assert limit is not None
     assert 1.05 * 1.2 * least.peak < limit < 1.05 * 1.3 * least.peak
+    on_a_gpu = clip_of(moving(), plan=Plan("cuda", "float16"), predicted=replace(least, denoise=2 * least.peak))
+    assert maker.low_memory_limit(on_a_gpu) is None  # torch's segments alone take more than is saved
 
 
 # --- judgements -----------------------------------------------------------------------------------------------------
@@ -304,6 +306,14 @@ def test_a_first_frame_of_another_picture(written: Any) -> None:
     assert looked_at(other)["first frame"].status == "problem"
     repainted = PARAMS.replace(pipeline="animatediff", conditioning="init")
     assert looked_at(other, repainted)["first frame"].status == "note"
+
+
+def test_an_even_picture_is_like_itself_and_like_no_other() -> None:
+    """Without contrast there is nothing to correlate."""
+    even = np.full((64, 64, 3), 128, np.uint8)
+    assert looking.likeness(even + np.uint8(2), even) == 1.0
+    assert looking.likeness(even + np.uint8(60), even) == 0.0
+    assert looking.likeness(photograph(), even) == 0.0
 
 
 def test_a_file_that_is_not_what_was_computed(written: Any) -> None:

@@ -101,7 +101,7 @@ def test_a_plan_fits_and_none_that_is_quicker_does(models: Path) -> None:
             assert with_tolerance(plan.prediction.host) <= 16 * GIB
             assert plan.prediction == predict(found.params, found.models, plan.plan)
             for other in exact_plans(found.params, Plan("cuda", "float16")):
-                if cost(other) < cost(plan.plan):
+                if cost(found.params.pipeline, other) < cost(found.params.pipeline, plan.plan):
                     assert not plan.room.holds(predict(found.params, found.models, other))
 
 
@@ -123,7 +123,7 @@ def test_more_memory_is_never_slower(models: Path) -> None:
         costs = []
         for card in CARDS:
             try:
-                costs.append(cost(planned(found, card).plan))
+                costs.append(cost(found.params.pipeline, planned(found, card).plan))
             except GenerationError:
                 assert costs == []
         assert costs == sorted(costs, reverse=True)

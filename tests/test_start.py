@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.metadata
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,19 @@ def test_a_start_is_measured_up_to_its_first_step(tmp_path: Path) -> None:
     assert all(seconds >= 0 for seconds in found.values())
     assert found["seconds"] == pytest.approx(sum(found[phase] for phase in VIDKIT), abs=0.01)
     assert not list(tmp_path.iterdir()), "it was stopped"
+
+
+def test_a_warning_of_no_layers_is_left_out_and_one_of_layers_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    libraries.import_networks()
+    import diffusers
+
+    decoder = diffusers.AutoencoderKL()
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    try:
+        decoder.to(dtype=torch.float16)
+        assert caplog.records == []
+        decoder._keep_in_fp32_modules = ["decoder"]
+        decoder.to(dtype=torch.float32)
+    finally:
+        logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert "['decoder']" in caplog.text

@@ -153,7 +153,7 @@ def reset_peak_memory(plan: Plan) -> None:
 
 
 def peak_memory(plan: Plan) -> float:
-    """Peak allocated device memory since `reset_peak_memory`, GiB; 0 on the CPU."""
+    """Peak allocated device memory since `reset_peak_memory`, GiB; 0 on the CPU. Of a clip: from when it is loaded."""
     import torch
 
     return round(torch.cuda.max_memory_allocated() / GIB, 2) if plan.device == "cuda" else 0.0

@@ -248,6 +248,7 @@ def on_the_device(
         reporter.tell(COMPUTING, "Loading model...")
         pipe = _warm.pipeline(job, planned.plan, reporter.loading)
         stopwatch.end("load", planned.plan)
+        reset_peak_memory(planned.plan)  # what was there before made room or went to another place: not this clip's
         return work(pipe, planned.plan)
 
     device, waiting_since = chosen_device(), time.monotonic()

@@ -56,6 +56,13 @@ def import_networks() -> None:
         ):
             getattr(library, name)  # is what imports it, and what others share with it
         diffusers.EulerDiscreteScheduler.from_config({})  # asks all schedulers whether they are compatible
+    logging.getLogger("diffusers.models.modeling_utils").addFilter(says_something)
+
+
+def says_something(record: logging.LogRecord) -> bool:
+    """Not so where diffusers warns of layers that should stay in single precision, and names none: for each clip whose
+    picture its pipelines encode in single precision."""
+    return "should be kept in float32: []" not in record.getMessage()
 
 
 def import_papermill() -> None:

@@ -56,7 +56,7 @@ def logged_request(request: GenerationParams, what: str) -> Iterator[dict[str, A
 
 
 def log_phase(phase: str, seconds: float) -> None:
-    """A phase has ended. Its memory is what the process has now, and had on the GPU at most since the request began."""
+    """A phase has ended. Its memory is what the process has now, and had on the GPU at most, while loading or since."""
     tell(phase, "phase", seconds, {"phase": phase})
 
 

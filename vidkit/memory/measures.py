@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Final
@@ -10,9 +11,12 @@ from vidkit.device import Offload, Plan
 from vidkit.memory.prediction import is_guided
 from vidkit.params import GenerationParams
 
-#: what a measure adds to the time of a clip, as a share of it. Measured on one H200 with SVD-XT, 1024x576, 25 frames
-#: (model, halves), else estimated: a pass over the weights or the skip connections over PCIe beside a step's time.
-COSTS: Final = {"model": 0.09, "slices": 0.05, "halves": 0.16, "host_skips": 0.1, "layers": 0.3}
+#: By family, what a measure adds to the time of a clip, as a share of it: medians of what it took on one H200
+#: (`benchmarks/results/vram_table.json`); offloading by models and AnimateDiff's halves are estimated from SVD-XT's.
+COSTS: Final[Mapping[str, Mapping[str, float]]] = {
+    "svd": {"model": 0.09, "slices": 0.2, "halves": 0.16, "host_skips": 0.03, "layers": 0.2},
+    "animatediff": {"model": 0.09, "slices": 0.2, "halves": 0.16, "host_skips": 0.4, "layers": 0.5},
+}
 
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "model", "layers")
 
@@ -29,7 +33,7 @@ def exact_plans(params: GenerationParams, plain: Plan) -> list[Plan]:
             (False, True) if on_gpu else (False,),
         )
     ]
-    return sorted(plans, key=cost)
+    return sorted(plans, key=lambda plan: cost(params.pipeline, plan))
 
 
 def leanest_plans(params: GenerationParams, plain: Plan) -> list[Plan]:
@@ -39,12 +43,12 @@ def leanest_plans(params: GenerationParams, plain: Plan) -> list[Plan]:
     return sorted(most, key=lambda plan: not plan.slices)
 
 
-def cost(plan: Plan) -> float:
+def cost(family: str, plan: Plan) -> float:
     """Time of a clip, relative to that without measures."""
-    time = 1.0
+    costs, time = COSTS[family], 1.0
     for name in ("halves", "slices", "host_skips"):
         if getattr(plan, name):
-            time *= 1 + COSTS[name]
+            time *= 1 + costs[name]
     if plan.offload == "layers":  # the weights come once for each half
-        time += COSTS["layers"] * (2 if plan.halves else 1)
-    return time + (COSTS["model"] if plan.offload == "model" else 0)
+        time += costs["layers"] * (2 if plan.halves else 1)
+    return time + (costs["model"] if plan.offload == "model" else 0)

@@ -83,4 +83,5 @@ def is_as_good(plan_now: PlanNow, alone: Planned, slower: float = 1.0) -> bool:
         now = plan_now(0)
     except GenerationError:
         return False
-    return now.notes == alone.notes and cost(now.plan) <= slower * cost(alone.plan)
+    family = now.params.pipeline
+    return now.notes == alone.notes and cost(family, now.plan) <= slower * cost(family, alone.plan)

@@ -105,9 +105,7 @@ class Checking:
         if lean is not None:
             yield judging.low_memory(plain, lean, made)
         else:
-            yield note(
-                LEAN, "This clip took all measures already, or none saves anything: there is nothing to compare."
-            )
+            yield note(LEAN, "This clip took all measures already, or none saves enough: there is nothing to compare.")
         for finding in looking.picture(plain, made):
             self._check_cancelled()
             yield finding

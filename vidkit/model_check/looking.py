@@ -27,6 +27,8 @@ NOISE: Final = 6.0
 #: correlation of the first frame's luminance with the picture's: 0.98 with the bundled models that begin with the
 #: picture, 0.0 with the same picture mirrored
 LIKE: Final = 0.5
+#: of full luminance: a difference that nobody sees
+SAME: Final = 0.03
 #: percent of the width per frame: less is no motion that anybody sees
 STILL: Final = 0.02
 #: dB between the frames and what the file gives back: H.264 at vidkit's quality gives 40, pure noise 25
@@ -80,10 +82,14 @@ def first_frame(
 
 
 def likeness(frame: Frames, given: Frames) -> float:
-    """Correlation of their luminances made small, -1 to 1; 0 where one of them is even."""
+    """Correlation of their luminances made small, -1 to 1. An even picture has none: then 1 where they are as bright
+    everywhere, else 0.
+    """
     one, other = (small_luminance(image).ravel() for image in (frame, given))
     spread = float(one.std() * other.std())
-    return 0.0 if spread < 1e-9 else float(((one - one.mean()) * (other - other.mean())).mean()) / spread
+    if spread < 1e-9:
+        return float(abs(one - other).max() < SAME)
+    return float(((one - one.mean()) * (other - other.mean())).mean()) / spread
 
 
 def motion(found: float) -> Finding:

@@ -28,6 +28,10 @@ WORKER: Final = "vidkit.model_check.worker"
 #: reserves somewhat more than it hands out, and a limit at the very least would be passed by that
 SPARE: Final = 0.25
 
+#: bytes that it is at least on a GPU: torch reserves segments of up to 20 MiB, in two pools and for each stream, and
+#: cuBLAS takes 32 MiB for itself
+LEAST_SPARE: Final = 256 * 2**20
+
 #: share of its memory that a clip has to save for the low-memory setting to be another one
 WORTHWHILE: Final = 0.02
 
@@ -110,12 +114,13 @@ class Maker:
         )
 
     def low_memory_limit(self, clip: Clip) -> int | None:
-        """Bytes in which the same clip can only be made with low-memory measures; None: it took the least already."""
+        """Bytes in which the same clip can only be made with low-memory measures; None: they would save too little."""
         case = self._case(clip)
         least, taken = case.leanest().peak, clip.predicted.peak
-        if least > taken * (1 - WORTHWHILE):
+        spare = max((taken - least) * SPARE, LEAST_SPARE if clip.plan.device == "cuda" else 0)
+        if least + spare > taken * (1 - WORTHWHILE):
             return None
-        return with_tolerance(round(least + (taken - least) * SPARE))
+        return with_tolerance(round(least + spare))
 
     def _case(self, clip: Clip) -> Case:
         return case_of(

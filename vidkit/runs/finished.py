@@ -40,7 +40,7 @@ def finished_content(
         "seed": metadata["seed"],
         **{name: record[name] for name in RECORDED if name in record},
         "notes": metadata["notes"],
-        "peakMemoryGiB": metadata.get("peakMemoryGiB"),
+        "peakMemoryGiB": metadata["vramUsed"] or None,  # 0 on a CPU, where it is not measured
         "metrics": dict(metrics or {}),
         "files": dict(files),
         **ended(seconds, timing),
