@@ -52,7 +52,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop-on-failure", action="store_true", help="end at the first point that fails")
     parser.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: one worker per GPU")
     parser.add_argument("--address", help="of a Ray cluster; without it one is started on this machine")
-    parser.add_argument("--workers", type=int, help="with ray: how many; default: one per GPU, or per machine")
+    parser.add_argument(
+        "--workers", type=int, help="points at once; default: 1, with ray one per GPU, or per machine without"
+    )
     parser.add_argument("--engine", default="vidkit-warm", help="papermill engine; nbclient: a new kernel each time")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     parser.set_defaults(run=run_sweep_command)
@@ -93,15 +95,11 @@ def executor_for(options: argparse.Namespace) -> Executor:
         from vidkit.sweep.ray_executor import RayExecutor
 
         return RayExecutor(address=options.address, workers=options.workers)
-    if options.address or options.workers:
-        raise InputError(
-            "invalid_request",
-            "--address and --workers are for --executor ray.",
-            ["Add --executor ray", "Leave them out"],
-        )
-    from vidkit.sweep.runner import Local
+    if options.address:
+        raise InputError("invalid_request", "--address is for --executor ray.", ["Add --executor ray", "Leave it out"])
+    from vidkit.sweep.local import Local
 
-    return Local()
+    return Local(1 if options.workers is None else options.workers)
 
 
 def seconds_per_point(root: Path) -> float | None:

@@ -75,15 +75,35 @@ def free_device_memory() -> int | None:
     return _answer[1]
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none where a CPU computes, or where
+    nvidia-smi does not tell. Loads no torch.
+    """
+    if expected_device() == "cpu":
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = ask("--query-gpu=uuid") if given is None else given.split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
 def ask_driver() -> int | None:
     """Free memory of the first GPU that this process may use, by nvidia-smi, which creates no context on the device."""
-    program = shutil.which("nvidia-smi")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()  # an index or an id
-    if program is None or visible in ("", "-1"):
+    if visible in ("", "-1"):
         return None
-    query = [program, f"--id={visible}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
-        return int(answer.split()[0]) * 2**20  # it says MiB
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None  # no driver, no GPU, or "[N/A]"
+        return int(ask(f"--id={visible}", "--query-gpu=memory.free")[0]) * 2**20  # it says MiB
+    except (ValueError, IndexError):
+        return None  # no answer, or "[N/A]"
+
+
+def ask(*question: str) -> list[str]:
+    """The lines that nvidia-smi answers; none where there is no driver, or no GPU."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, *question, "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []

@@ -1,4 +1,4 @@
-"""Warm kernels: one for each kernel name in a process, which runs notebook after notebook.
+"""Warm kernels: one for each kernel name in a process, which runs notebook after notebook; or one for each worker.
 
 A thread of its own talks with each kernel, so runs from several threads wait for one another, and no event loop or
 socket is ever shared. Whoever asked for a run waits outside and can interrupt it.
@@ -24,6 +24,7 @@ from jupyter_core.utils import ensure_event_loop, run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from vidkit.sweep.living import LivingManager
+from vidkit.sweep.workers import ALONE, this_worker
 
 T = TypeVar("T")
 
@@ -80,9 +81,10 @@ class WarmKernel:
 
         Raises:
             DeadKernelError: the kernel died twice.
-            KeyboardInterrupt: and any other that a signal raises here: the run was stopped first (`stop`).
+            KeyboardInterrupt: and any other that a signal raises here: the run was stopped first (`stop`); in a
+                worker's thread also where another thread has stopped it, which gets the signals.
         """
-        birth = Birth(dict(os.environ), tuple(arguments))
+        birth = Birth({**os.environ, **this_worker().environment}, tuple(arguments))
         place = str(directory.resolve())
         done = self._submit(lambda: self._run_on(birth, place, execute, start_again))
         try:
@@ -92,6 +94,8 @@ class WarmKernel:
             if not done.cancel():
                 self.stop()
             raise
+        if self._is_stopping and this_worker() is not ALONE:
+            raise KeyboardInterrupt
         return done.result()
 
     def stop(self, grace: float = GRACE_SECONDS) -> None:
@@ -167,7 +171,7 @@ class WarmKernel:
         if self._manager is not None and (birth != self._birth or not run_sync(self._manager.is_alive)()):
             self._close()
         if self._manager is None:
-            self._manager, self._birth = LivingManager(self.name), birth
+            self._manager, self._birth = LivingManager(self.name, birth.environment), birth
         self._manager.directory = directory
         return self._manager
 
@@ -209,7 +213,7 @@ def _signal(manager: LivingManager, number: int) -> None:
         run_sync(provisioner.send_signal)(number)
 
 
-_kernels: dict[str, WarmKernel] = {}
+_kernels: dict[tuple[str, int], WarmKernel] = {}
 _of_the_parent: list[WarmKernel] = []
 _lock = threading.Lock()
 
@@ -220,20 +224,32 @@ def installed_name(name: str) -> str:
 
 
 def warm_kernel(name: str = NATIVE_KERNEL_NAME) -> WarmKernel:
-    """This process's kernel of this name (python3 by default)."""
-    name = installed_name(name)
+    """This process's kernel of this name (python3 by default), or this thread's, in a worker's."""
+    key = installed_name(name), this_worker().number
     with _lock:
-        if name not in _kernels:
-            _kernels[name] = WarmKernel(name)
-        return _kernels[name]
+        if key not in _kernels:
+            _kernels[key] = WarmKernel(key[0])
+        return _kernels[key]
+
+
+def stop_kernels() -> None:
+    """Stop what runs in any kernel of this process (`WarmKernel.stop`): in all at once, as one may take its time."""
+    threads = [threading.Thread(target=kernel.stop) for kernel in living_kernels()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def shutdown_kernels() -> None:
     """End all kernels of this process, as happens at its end; the next run of each name starts a new one."""
-    with _lock:
-        kernels = list(_kernels.values())
-    for kernel in kernels:
+    for kernel in living_kernels():  # not in threads: at the end of a process none can be started
         kernel.shutdown()
+
+
+def living_kernels() -> list[WarmKernel]:
+    with _lock:
+        return list(_kernels.values())
 
 
 def _after_fork() -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,8 +109,9 @@ class LivingClient(AsyncKernelClient):
 class LivingManager(AsyncKernelManager):
     """One kernel from its start to its end, over sockets in a private folder where the system has such sockets."""
 
-    def __init__(self, kernel_name: str) -> None:
+    def __init__(self, kernel_name: str, environment: Mapping[str, str]) -> None:
         super().__init__(kernel_name=kernel_name)
+        self._environment = dict(environment)
         #: where the next notebook runs; read whenever the kernel is made as new
         self.directory = str(Path.cwd())
         self.folder, has_sockets = private_folder()
@@ -118,6 +120,9 @@ class LivingManager(AsyncKernelManager):
             self.transport, self.ip = "ipc", str(self.folder / "k")
         self.fork_pipe = f"ipc://{self.folder / 'fork'}" if has_sockets else None
         self._living: LivingClient | None = None
+
+    def start_kernel(self, **options: Any) -> Any:
+        return super().start_kernel(**{"env": self._environment, **options})
 
     def client(self, **kwargs: Any) -> LivingClient:  # type: ignore[override]
         """The client: always the same."""

@@ -20,10 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from vidkit.errors import InputError, SetupError
+from vidkit.errors import SetupError
 from vidkit.libraries import FROM_RFC3987, NO_TELEMETRY, when_used
 from vidkit.sweep.execute import OnBegan, Outcomes, Task
 from vidkit.sweep.ray_pool import Pool
+from vidkit.sweep.workers import at_least_one
 
 #: seconds for a cluster to say that it is there
 ANSWER_SECONDS: Final = 10
@@ -45,9 +46,7 @@ class RayExecutor:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        if workers is not None and workers < 1:
-            raise InputError("out_of_range", f"workers is {workers}.", ["Set workers to 1 or more, or leave it out"])
-        self._address, self._workers = address, workers
+        self._address, self._workers = address, None if workers is None else at_least_one(workers)
 
     def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         """Raises:

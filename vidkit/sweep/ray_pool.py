@@ -19,6 +19,7 @@ from vidkit.safety.screening import VARIABLE as CHECKER_VARIABLE
 from vidkit.settings import load_settings
 from vidkit.sweep.away import keep_run, run_away, to_send
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.workers import threads_of
 
 #: a point whose worker dies is tried again by another, once: a second death is likely the point's own doing
 ATTEMPTS: Final = 2
@@ -43,9 +44,8 @@ class Worker:
     """
 
     def __init__(self, threads: int, all_checked: bool) -> None:
-        # Ray sets 1 for a worker with a GPU; threads that spin would take the other workers' time
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets 1 for a worker with a GPU
+        os.environ.update(threads_of(threads))
         os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")
         if all_checked:
             os.environ[CHECKER_VARIABLE] = "on"

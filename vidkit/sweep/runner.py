@@ -16,6 +16,7 @@ from vidkit.runs import content_keys
 from vidkit.settings import load_settings
 from vidkit.sweep.bar import ProgressBar
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.local import Local
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.plan import Plan, plan_sweep
 from vidkit.sweep.report import write_report
@@ -28,15 +29,6 @@ class Executor(Protocol):
     def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         """Run all, in whatever order; closing the generator stops what is running."""
         ...
-
-
-class Local:
-    """One point after the other, in this process's warm kernel."""
-
-    def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
-        for task in tasks:
-            began(task)
-            yield task, run_task(task)
 
 
 @dataclass
