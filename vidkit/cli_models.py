@@ -1,4 +1,5 @@
-"""The command line's verbs for models: `vidkit models list | inspect | download | add | remove | verify | convert`.
+"""The command line's verbs for models: `vidkit models list | inspect | download | add | combine | remove |
+verify | convert`.
 
 Without `--json` they speak to a person; with it stdout is one JSON document, and progress is JSON lines on stderr.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Any) -> None:
     """Add the parsers of this file's verbs to those of the command line."""
-    models = verbs.add_parser("models", help="list, inspect, download, add, remove, verify and convert models")
+    models = verbs.add_parser("models", help="list, inspect, download, add, combine, remove, verify and convert models")
     models.set_defaults(run=run_list, available=False, json=False)
     actions = models.add_subparsers(metavar="ACTION")
     listing = action(actions, "list", run_list, "the models on this machine, and what goes with what")
@@ -52,6 +53,10 @@ def add_verbs(verbs: Any) -> None:
     remove.add_argument("name")
     remove.add_argument("--files", action="store_true", help="delete its files too, if they lie in the models folder")
     remove.add_argument("--yes", action="store_true", help="with --files: don't ask first")
+    combine = action(actions, "combine", run_combine, "a base model with another UNet in its place, as one of its own")
+    combine.add_argument("base", help="a base model in diffusers' layout: a path, or a model's name")
+    combine.add_argument("unet", help="a file with a UNet alone, of the same shape")
+    combine.add_argument("--name", required=True, help="what to call it, in the models folder")
     verify = action(actions, "verify", run_verify, "read models anew and compare with every hash known of them")
     verify.add_argument("names", nargs="*", metavar="MODEL", help="default: all")
     convert = action(actions, "convert", run_convert, "write a pickle (.ckpt, .pt, .bin) as safetensors")
@@ -187,6 +192,15 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
     entry = register_model(load_settings(), inspect(path), options.name, options.family, type=options.type)
     document = {"status": "success", "name": entry.name, "family": entry.family, "path": str(entry.path)}
     say(options, output, document, [f"{entry.name}: {entry.text('description')}, {entry.text('size')}"])
+    return 0
+
+
+def run_combine(options: argparse.Namespace, output: Output) -> int:
+    from vidkit.models.combining import combine
+
+    entry = combine(options.base, options.unet, options.name, load_settings())
+    document = {"status": "success", "name": entry.name, "family": entry.family, "path": str(entry.path)}
+    say(options, output, document, [f"{entry.name}: {entry.text('description')}, links in {entry.path}"])
     return 0
 
 

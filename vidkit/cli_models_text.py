@@ -47,8 +47,8 @@ def published_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from below("; ".join(f"{key} {value}" for key, value in model["limits"].items()))
         if model["nsfw"]:
             yield from below("able to make adult pictures")
-        if model["unusable"]:
-            yield from below(model["unusable"])
+        if model["before_use"]:
+            yield from below(model["before_use"])
 
 
 def need_in_words(need: Mapping[str, Any]) -> str:

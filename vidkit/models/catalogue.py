@@ -36,7 +36,8 @@ class Published(BaseModel):
     the files wanted, none where what loading needs is found by itself; or url: one file.
     gigabytes: 1e9 bytes to fetch, approximate. frames: that it holds at once; size: (width, height) in pixels that it
     was made for; steps and guidance: the ranges that it works with, where they are not the usual ones. card: what
-    `vidkit.json` says in its folder. unusable: why vidkit cannot run it yet.
+    `vidkit.json` says in its folder. before_use: what else is to be done
+    for requests to take it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +60,7 @@ class Published(BaseModel):
     steps: tuple[int, int] | None = None
     guidance: tuple[float, float] | None = None
     card: Mapping[str, Any] = Field(default_factory=dict)
-    unusable: str | None = None
+    before_use: str | None = None
 
     @model_validator(mode="after")
     def check(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,10 +108,17 @@ def locate(wanted: str, settings: Settings, kinds: Iterable[str], role: str) -> 
         raise SetupError(
             "invalid_model",
             f"{path} is no {role} for this request: it is a {model.kind}, wanted is {' or '.join(kinds)}.",
-            [*would_do(settings, kinds, parameter_of(role)), f"Or choose the pipeline that uses a {model.kind}"],
+            [*would_do(settings, kinds, parameter_of(role)), use_of(model, wanted)],
             [role.replace(" ", "_")],
         )
     return model
+
+
+def use_of(model: Model, wanted: str) -> str:
+    """What a model that is no base model, or no part of this kind, is for."""
+    if "UNet" in model.kind:
+        return f"Or put it in a base model's: vidkit models combine BASE {shlex.quote(wanted)} --name NAME"
+    return f"Or choose the pipeline that uses a {model.kind}"
 
 
 def would_do(settings: Settings, kinds: Collection[str], parameter: str) -> list[str]:

@@ -51,5 +51,5 @@ def free_gigabytes(folder: Path) -> float:
 
 
 def published_for(family: str) -> Sequence[Published]:
-    """The catalogue's models of a family that vidkit can use."""
-    return [one for one in catalogue() if one.family == family and one.unusable is None]
+    """The catalogue's models of a family that can be chosen once they are here."""
+    return [one for one in catalogue() if one.family == family and one.before_use is None]

@@ -16,7 +16,7 @@ from vidkit.errors import InputError, Remedy, SetupError
 from vidkit.models.compatibility import why_not_together
 from vidkit.models.files.config_files import invalid_config
 from vidkit.models.inspection import inspect
-from vidkit.models.loading.components import Part, scheduler, scheduler_class
+from vidkit.models.loading.components import Part
 from vidkit.models.loading.single_file import check_sd15_checkpoint
 from vidkit.models.locate import CARD_FILE, Model, locate, locate_base
 from vidkit.models.loras import locate_loras
@@ -24,6 +24,7 @@ from vidkit.params import GenerationParams, Limits, bounds_of
 from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
 from vidkit.pipelines.motion_unet import motion_unet, without_input
 from vidkit.pipelines.prompts import encode_prompts
+from vidkit.pipelines.schedulers import scheduler
 from vidkit.pipelines.still_video import first_timestep, still_video
 from vidkit.pipelines.windows import Windows, windows
 from vidkit.settings import Settings
@@ -94,7 +95,9 @@ class AnimateDiff:
         unet = motion_unet(components["unet"], adapter)
         return pipeline_class(params)(
             **{**components, "unet": unet, "motion_adapter": adapter},
-            scheduler=scheduler_of(models["base_model"], models["motion_adapter"]),
+            scheduler=scheduler(
+                models["base_model"], carded(models), {"class": "EulerDiscreteScheduler", "config": SCHEDULER}
+            ),
         )
 
     def windows(self, params: GenerationParams, models: Models) -> Windows:
@@ -249,18 +252,10 @@ def pipeline_class(params: GenerationParams) -> Any:
     return getattr(diffusers, names[params.conditioning])
 
 
-def scheduler_of(base: Model, adapter: Model) -> Any:
-    """Euler with trailing spacing and linear betas, unless the adapter's card, or else the base's, names another."""
-    by = adapter if "scheduler" in adapter.card else base
-    saved, own = scheduler(base), by.card.get("scheduler")
-    if own == "model":  # the checkpoint's scheduler as it was saved
-        return saved
-    if own is None:
-        own = {"class": "EulerDiscreteScheduler", "config": SCHEDULER}
-    card = by.path / CARD_FILE
-    if not isinstance(own, dict) or not isinstance(own.get("config", {}), dict):
-        raise invalid_config(card, 'scheduler must be "model" or {"class": NAME, "config": {}}')
-    return scheduler_class(str(own.get("class")), card).from_config(saved.config, **own.get("config", {}))
+def carded(models: Models) -> Model:
+    """Whose card names the scheduler, if any does: the adapter's goes before the base model's."""
+    base, adapter = models["base_model"], models["motion_adapter"]
+    return adapter if "scheduler" in adapter.card else base
 
 
 def picture_arguments(

@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vidkit.models.inspection import inspect
-from vidkit.models.loading.components import Part, scheduler
+from vidkit.models.loading.components import Part
 from vidkit.models.loading.single_file import check_pipeline_file
 from vidkit.models.locate import locate_base
 from vidkit.params import GenerationParams, Limits
 from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback, steps_of_a_call
+from vidkit.pipelines.schedulers import scheduler
 from vidkit.pipelines.windows import Windows, windows
 from vidkit.settings import Settings
 
@@ -65,7 +66,8 @@ class StableVideoDiffusion:
     def assemble(self, params: GenerationParams, models: Models, components: Mapping[str, Any]) -> Any:
         from diffusers import StableVideoDiffusionPipeline
 
-        return StableVideoDiffusionPipeline(**components, scheduler=scheduler(models["base_model"]))
+        base = models["base_model"]
+        return StableVideoDiffusionPipeline(**components, scheduler=scheduler(base, by=base))
 
     def windows(self, params: GenerationParams, models: Models) -> Windows:
         """All frames in one pass, unless the model's card says how many it holds, or fewer are asked for."""
@@ -81,6 +83,7 @@ class StableVideoDiffusion:
         import torch
 
         def one_pass(pictures: Sequence[Image.Image], frames: int, before: torch.Tensor | None) -> torch.Tensor:
+            torch.manual_seed(params.seed)  # the pipeline hands no generator to its scheduler, which may draw noise
             latents: torch.Tensor = pipe(
                 pictures[0],
                 width=params.width,

@@ -239,8 +239,8 @@ def remarks(wished: Wish, inspection: Inspection, entry: Entry) -> Iterator[str]
     if wished.published is not None:
         for need in wished.published.needs:
             yield f"It needs {need.what}" + (f" ({', '.join(need.names)})." if need.names else ".")
-        if wished.published.unusable:
-            yield wished.published.unusable
+        if wished.published.before_use:
+            yield wished.published.before_use
 
 
 # ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vidkit.errors import InputError
@@ -24,20 +24,32 @@ def link_model(folder: Path, files: Iterable[str], target: Path) -> Path:
         InputError: `output_exists`. SetupError: `output_not_writable`. CriticalError: `disk_full`.
     """
     names = list(files)
-    if len(names) == 1:
-        target = target.with_name(target.name + Path(names[0]).suffix)
+    if len(names) != 1:
+        return link_folder({name: folder / name for name in names}, target)
+    target = target.with_name(target.name + Path(names[0]).suffix)
     check_free(target)
     with typed_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if len(names) == 1:
-            link(folder / names[0], target)
-            return target
-        building = target.with_name(f".{target.name}.{os.getpid()}.part")
+        link(folder / names[0], target)
+    return target
+
+
+def link_folder(files: Mapping[str, Path], target: Path, texts: Mapping[str, str] | None = None) -> Path:
+    """A folder of links to these files, by their names in it, and of files with these texts. It appears whole.
+
+    Returns and raises as `link_model`.
+    """
+    check_free(target)
+    building = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with typed_write_errors(target):
         shutil.rmtree(building, ignore_errors=True)
-        for name in names:
+        for name, file in files.items():
             place = building / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            link(folder / name, place)
+            link(file, place)
+        for name, text in (texts or {}).items():
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
+            (building / name).write_text(text, encoding="utf-8")
         building.replace(target)
     return target
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.libraries import quiet
@@ -220,26 +219,6 @@ def tool(part: Part) -> Any:
         raise invalid_config(part.model.configs / INDEX, f"{quoted(name)} is no {part.name} that is known here")
     cls = getattr(transformers, name)
     return cls.from_pretrained(part.model.configs / part.name, local_files_only=True)
-
-
-def scheduler(model: Model) -> Any:
-    """A new one, of the class and with the settings that the model names.
-
-    Raises:
-        SetupError: `invalid_model`.
-    """
-    cls = scheduler_class(named_class(model, "scheduler"), model.configs / INDEX)
-    return cls.from_config(read_json(model.configs / "scheduler" / "scheduler_config.json"))
-
-
-def scheduler_class(name: str, file: Path) -> Any:
-    """file: that names it, for errors."""
-    import diffusers
-
-    cls = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    if cls is None:
-        raise invalid_config(file, f"diffusers has no scheduler {name!r}")
-    return cls
 
 
 def named_class(model: Model, part: str) -> str:
