@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def ways(plan: Plan) -> dict[str, tuple[Callable[..., Any], Plan]]:
     found: dict[str, tuple[Callable[..., Any], Plan]] = {"plain": (plain, plan)}
     if plan.device == "cuda":  # a CPU has nothing to offload from
         found["recipe"] = (recipe, plan)
-    return found | {speed: (vidkit, replace(plan, speed=speed)) for speed in ("exact", "fast", "turbo")}
+    return found | {speed: (vidkit, plain_plan(plan.device, speed=speed)) for speed in ("exact", "fast", "turbo")}
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -104,18 +103,21 @@ def rows_of(name: str, request: Mapping[str, Any], plan: Plan, repeats: int, rat
     from vidkit.warm import fresh_pipeline
 
     job = generation.prepare(GenerationParams(**request), load_settings(), Reporter(None, None))
-    pipe = fresh_pipeline(job, plan)
-    release(pipe)
-    if plan.device == "cuda":
-        randomise(pipe)
+    pipes = {its_plan.dtype: fresh_pipeline(job, its_plan) for _, its_plan in ways(plan).values()}
+    for pipe in pipes.values():
+        release(pipe)
+        if plan.device == "cuda":
+            randomise(pipe)
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways(plan)}
     made: dict[str, tuple[Any, Any]] = {}
     for _ in range(repeats + 1):  # the first warms up
         for way, (use, its_plan) in ways(plan).items():
+            pipe = pipes[its_plan.dtype]
             with torch.no_grad(), use(pipe, its_plan):
                 latents, frames, measured = one_clip(job, pipe, its_plan, way)
             runs[way].append(measured)
             made[way] = (latents, frames)
+    pipe = pipes[plan.dtype]
     work = operations(lambda: denoise(job, pipe)) + operations(lambda: decode(job, pipe, made["plain"][0], plan))
     best = {way: {key: min(run[key] for run in found[1:]) for key in found[0]} for way, found in runs.items()}
     return [

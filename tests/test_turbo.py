@@ -16,12 +16,13 @@ from diffusers import EulerDiscreteScheduler, LCMScheduler
 from tiny_models import TinyAnimateDiff
 
 import vidkit
+from vidkit import device
 from vidkit.computing import Job, denoise
-from vidkit.device import Plan
+from vidkit.device import Plan, plain_plan
 from vidkit.errors import Cancelled, InputError
 from vidkit.params import GenerationParams
 from vidkit.pipelines.turbo import LEAST, Steps, skipping, spread
-from vidkit.placement import place
+from vidkit.placement import place, release
 from vidkit.progress import CancelToken, Reporter
 from vidkit.warm import fresh_pipeline
 
@@ -259,6 +260,63 @@ def test_a_bundled_models_clip(tmp_path: Path) -> None:
     off = frames["turbo"].astype(float) - frames["exact"]
     assert off.any()
     assert 10 * np.log10(255**2 / np.square(off).mean()) > 32
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cpu_that_has_bfloat16_computes_turbo_in_it_and_nothing_else(
+    request_of: Callable[..., dict[str, Any]], mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Any CPU can, if slowly, so that every machine tests it."""
+    made: dict[tuple[str, bool], clips.Frames] = {}
+    for has, speed in ((False, "turbo"), (True, "fast"), (True, "turbo")):
+        monkeypatch.setattr(device, "cpu_has_bfloat16", lambda has=has: has)
+        seen: list[clips.Frames] = []
+        result = vidkit.generate(
+            request_of(mode, speed=speed, num_inference_steps=8, output_path=str(tmp_path / f"{has}-{speed}.mp4")),
+            on_frames=lambda frames, key=(speed, has): made.update({key: frames}),  # type: ignore[misc]
+            on_preview=seen.append,
+        )
+        plan = result.record["plan"]
+        assert plan["dtype"] == ("bfloat16" if (has, speed) == (True, "turbo") else "float32")
+        assert ("speed turbo computes in bfloat16 on this CPU." in result.notes) == (plan["dtype"] == "bfloat16")
+        assert seen
+    off = made["turbo", True].astype(float) - made["turbo", False]
+    assert 10 * np.log10(255**2 / np.square(off).mean()) > 25
+    assert off.any()
+
+
+def test_in_little_memory_too(request_of: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
+    job = clips.prepared(request_of("svd", speed="turbo", num_inference_steps=8))
+    plan = plain_plan("cpu", speed="turbo")
+    latents = []
+    for measures in ({}, {"slices": True, "halves": True}):
+        pipe = fresh_pipeline(job, replace(plan, **measures))
+        with skipping(pipe, job.params):
+            latents.append(job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0])
+        release(pipe)
+    assert latents[0].dtype == torch.bfloat16
+    assert (latents[0].float() - latents[1].float()).norm() / latents[0].float().norm() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("told", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 sha_ni\n", True),
+        ("processor\t: 0\nflags\t\t: amx_bf16 fpu\n", True),
+        ("flags\t\t: fpu avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_a_cpu_says_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, has: bool
+) -> None:
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told)
+    assert device.cpu_has_bfloat16.__wrapped__() is has
 
 
 def test_the_share_has_bounds() -> None:

@@ -104,11 +104,14 @@ def change_notes(params: GenerationParams, plan: Plan) -> list[str]:
 
 
 def speed_notes(plan: Plan) -> list[str]:
-    """What of a speed a plan goes without, and why."""
-    if plan.speed == "exact" or not (plan.slices or plan.host_skips):
-        return []
-    why = "layers are computed in little memory, only what is in them is faster"
-    return [f"speed {plan.speed} does less here: {why}."]
+    """What of a speed a plan goes without, and why; and what else it does."""
+    notes = []
+    if plan.speed != "exact" and (plan.slices or plan.host_skips):
+        why = "layers are computed in little memory, only what is in them is faster"
+        notes.append(f"speed {plan.speed} does less here: {why}.")
+    if plan.dtype == "bfloat16":
+        notes.append(f"speed {plan.speed} computes in bfloat16 on this CPU.")
+    return notes
 
 
 def refusal(case: Case) -> GenerationError:

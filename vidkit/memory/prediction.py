@@ -87,8 +87,10 @@ class Request:
         self.is_guided = is_guided(params)
         self.windows: Windows = FAMILIES[params.pipeline].windows(params, models)
         self.chunk = min(params.decode_chunk_size, self.frames, V2V_CHUNK if self.is_v2v else self.frames)
-        #: SVD and video-to-video encode in full precision where the config says so, whatever the plan
-        self.is_upcast = bool(self.vae.get("force_upcast", True)) and (self.is_svd or self.is_v2v)
+        #: SVD and video-to-video encode in full precision where the config says so, whatever the plan: SVD's pipeline
+        #: for float16 alone, `still_video` for all that is not single precision
+        upcasts = self.is_v2v or (self.is_svd and plan.dtype == "float16")
+        self.is_upcast = bool(self.vae.get("force_upcast", True)) and upcasts
 
     def prediction(self) -> Prediction:
         return Prediction(self.encoding(), self.denoising(), self.decoding(self.chunk), self.chunk, self.waiting())
