@@ -103,7 +103,8 @@ def rows_of(name: str, request: Mapping[str, Any], plan: Plan, repeats: int, rat
     from vidkit.warm import fresh_pipeline
 
     job = generation.prepare(GenerationParams(**request), load_settings(), Reporter(None, None))
-    pipes = {its_plan.dtype: fresh_pipeline(job, its_plan) for _, its_plan in ways(plan).values()}
+    plans = {its_plan.dtype: its_plan for _, its_plan in ways(plan).values()}
+    pipes = {dtype: fresh_pipeline(job, its_plan) for dtype, its_plan in plans.items()}
     for pipe in pipes.values():
         release(pipe)
         if plan.device == "cuda":

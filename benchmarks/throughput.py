@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def main() -> int:
                     content["rows"].append({"speed": speed, "case": case, **made})
                     options.results.write_text(json.dumps(content, indent=1) + "\n")
                     print(json.dumps(content["rows"][-1]), flush=True)
+    if not content["rows"]:
+        raise SystemExit("no GPU; --few rehearses on the CPU")
     rates = {(row["speed"], row["case"]): row["clips_a_minute"] for row in content["rows"]}
     for (speed, case), rate in rates.items():
         print(f"{speed:6} {case:24} {rate:6.2f} clips a minute, x{rate / rates[speed, 'one runner']:.3f}")
@@ -88,7 +91,7 @@ def request(folder: Path, steps: int, few: bool) -> dict[str, Any]:
 
 
 def measure(folder: Path, base: dict[str, Any], gpus: Sequence[str], clips: int) -> dict[str, Any]:
-    """Clips a minute, and the mean of each clip's seconds by phase."""
+    """Clips a minute, and the median of the clips' seconds by phase."""
     folder.mkdir()
     points = clips * len(set(gpus))
     file = folder / "sweep.yaml"
@@ -107,7 +110,8 @@ def measure(folder: Path, base: dict[str, Any], gpus: Sequence[str], clips: int)
     ends = sorted(run.manifest.stat().st_mtime for run in runs)
     rate = (points - len(gpus)) / (ends[-1] - ends[len(gpus) - 1])
     timings = [json.loads(run.manifest.read_text())["timing"] for run in runs]
-    phases = {phase: statistics.median(timing.get(phase, 0.0) for timing in timings) for phase in timings[0]}
+    names = sorted({*chain(*timings)})
+    phases = {phase: statistics.median(timing.get(phase, 0.0) for timing in timings) for phase in names}
     return {
         "clips": points,
         "seconds": round(wall, 1),

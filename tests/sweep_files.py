@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from vidkit.runs import read_manifest, run_folders
+from vidkit.sweep.engine import shutdown_kernels
 from vidkit.sweep.runner import Summary, run_sweep
 
 GENERATE = Path(__file__).parent.parent / "notebooks" / "generate.ipynb"
@@ -77,3 +78,12 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def one_home(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For the fixture `vidkit_home` of a module: a kernel lives as long as its environment stays the same."""
+    home = factory.mktemp("vidkit_home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDKIT_HOME", str(home))
+        yield home
+    shutdown_kernels()

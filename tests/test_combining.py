@@ -19,14 +19,17 @@ from safetensors.torch import load_file, save_file
 
 import vidkit
 from vidkit import generation
+from vidkit.device import Plan
 from vidkit.errors import InputError, SetupError, VidkitError
 from vidkit.models.catalogue import find_published
 from vidkit.models.combining import combine
-from vidkit.models.entries import write_card
+from vidkit.models.entries import register_model, write_card
+from vidkit.models.inspection import inspect
 from vidkit.models.locate import find
 from vidkit.pipelines.consistency import VideoConsistencyScheduler
 from vidkit.settings import load_settings
 from vidkit.video import read_frames
+from vidkit.warm import fresh_pipeline
 
 MODELS = (sys.executable, "-m", "vidkit", "models")
 
@@ -106,10 +109,16 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left(
     assert "no UNet in one .safetensors file" in refused(tiny_svd_folder, tiny_svd_folder).message
     assert refused(tiny_svd_folder, tmp_path / "missing").code == "model_not_found"
     assert not (settings.models / "new").exists()
-    combine(str(tiny_svd_folder), str(other_unet), "taken", settings)
+    (settings.models / "taken").mkdir(parents=True)
     assert isinstance(taken := refused(tiny_svd_folder, other_unet, "taken"), InputError)
     assert taken.code == "output_exists"
     assert isinstance(refused(tiny_svd_folder, other_unet, "../out"), InputError)
+    register_model(settings, inspect(tiny_svd_folder), "known")
+    assert "another model of the name 'known'" in refused(tiny_svd_folder, other_unet, "known").message
+    assert not (settings.models / "known").exists()  # or it would be found before the registry's
+    (settings.models / "models.json").write_text("{")
+    assert refused(tiny_svd_folder, other_unet).code == "invalid_config"
+    assert not (settings.models / "new").exists()
 
 
 def test_a_unet_as_a_base_model_is_told_what_to_do(other_unet: Path, image: Path) -> None:
@@ -168,6 +177,29 @@ def test_a_step_takes_the_sample_to_the_end_as_eulers_foresees_it(steps: int) ->
         stepped = scheduler.step(output, timestep, sample).prev_sample
         level = scheduler.sigmas[number + 1] if number + 1 < steps else torch.tensor(0.0)
         torch.testing.assert_close(stepped, foreseen + noise * level, rtol=1e-4, atol=1e-3)
+
+
+def test_its_noise_is_none_that_the_clip_begins_with(
+    tiny_svd_folder: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are drawn by the seed, and a generator of the same seed draws the same."""
+    folder = Path(shutil.copytree(tiny_svd_folder, image.parent / "noisy"))
+    (folder / "vidkit.json").write_text(json.dumps({"scheduler": {"class": "VideoConsistencyScheduler"}}))
+    job = clips.prepared(clips.svd_request(folder, image, num_inference_steps=8, num_frames=8))
+    drawn: list[torch.Tensor] = []
+    plain = torch.randn
+
+    def noted(*arguments: Any, **options: Any) -> torch.Tensor:
+        drawn.append(plain(*arguments, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randn", noted)
+    pipe = fresh_pipeline(job, Plan("cpu", "float32"))
+    with torch.no_grad():
+        job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)
+    values = torch.cat([noise.flatten() for noise in drawn])
+    assert len(drawn) >= 9
+    assert len(values.unique()) > 0.99 * len(values)
 
 
 def test_noise_levels_and_what_the_network_is_told_of_them() -> None:

@@ -12,13 +12,17 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import clips
 import pytest
 from huggingface_hub import constants, snapshot_download
 from model_server import COMMIT, ModelServer, Repository, Served, sha256
+from tiny_models import TinyAnimateDiff
 
+import vidkit
 from vidkit.errors import Cancelled, CriticalError, InputError, SetupError, VidkitError
 from vidkit.models.download import DownloadProgress, address, download, transfer
 from vidkit.models.download.fetching import UNFINISHED
@@ -366,6 +370,21 @@ def test_the_catalogues_settings_of_a_model_come_with_it(server: ModelServer, se
     done = download("animatelcm", settings)
     assert json.loads((done.path / "vidkit.json").read_text())["defaults"]["numInferenceSteps"] == 6
     assert hash_model(done.path, settings) == done.sha256
+
+
+def test_a_models_mark_comes_with_it(
+    server: ModelServer, settings: Settings, tiny_animatediff: TinyAnimateDiff, tmp_path: Path
+) -> None:
+    """Or it could be used without the acknowledgement."""
+    base = tiny_animatediff.base
+    files = {path.relative_to(base).as_posix(): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    server.repositories["emilianJR/epiCRealism"] = Repository({**files, "tokenizer/README.txt": b"words"})
+    done = download("epicrealism", settings)
+    entry = find_registered("epicrealism", settings)
+    assert entry is not None and entry.fields["nsfw"] is True
+    request = clips.animatediff_request(replace(tiny_animatediff, base=done.path), clips.saved(tmp_path))
+    error = refused(lambda: vidkit.generate(request), SetupError, "acknowledgement_needed")
+    assert error.concerns == ("base_model",)
 
 
 # --- what is here already, and two at once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -162,6 +163,11 @@ def test_bring_your_models_registers_and_uses_a_model(executed: dict[str, Execut
 
 
 def test_colab_installs_nothing_elsewhere(executed: dict[str, Executed]) -> None:
+    badge = nbformat.read(ROOT / "notebooks" / "colab.ipynb", as_version=4).cells[0]
+    assert badge.source.startswith(
+        "[![Open in Colab](attachment:open-in-colab.png)](https://colab.research.google.com/"
+    )
+    assert base64.b64decode(badge.attachments["open-in-colab.png"]["image/png"]).startswith(b"\x89PNG")
     assert not executed["colab"].outputs("install")
     assert "vidkit control panel" in executed["colab"].html("panel")
 

@@ -18,11 +18,14 @@ import vidkit
 from vidkit import generation
 from vidkit.errors import GenerationError, InputError, SetupError
 from vidkit.models.inspection import inspect
+from vidkit.panel.run_clip import run_clip
+from vidkit.params import GenerationParams
 from vidkit.progress import CancelToken, Reporter
+from vidkit.runs import content_key, read_manifest
 from vidkit.safety import checks
 from vidkit.safety.checker import BATCH, ENDS_EVERY, Checker, squares
 from vidkit.safety.checks import in_words
-from vidkit.safety.screening import NONE, OFF
+from vidkit.safety.screening import NONE, OFF, VARIABLE
 from vidkit.settings import update_settings
 from vidkit.video import read_frames
 
@@ -244,6 +247,28 @@ def test_on_shows_nothing_that_was_not_checked(tmp_path: Path, tiny_svd_folder: 
         update_settings(safety={"checker": setting})
         vidkit.generate(request(tiny_svd_folder, tmp_path, overwrite=True), on_preview=shown.append)
     assert looks["auto"] and not looks["on"]
+
+
+def test_on_takes_no_clip_for_done_that_was_made_without_a_check(
+    tmp_path: Path, tiny_svd_folder: Path, frames: clips.Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the panel, nor in a sweep, which know what is done by its key."""
+    asked = GenerationParams(**{**request(tiny_svd_folder, tmp_path), "output_path": None})
+    root = tmp_path / "runs"
+    before, known = run_clip(asked, root)
+    assert not known
+    assert run_clip(asked, root)[1]
+    install(red(), [*frames, picture()])
+    assert content_key(asked)[0] == before.key  # auto: what is there stays
+    monkeypatch.setenv(VARIABLE, "on")
+    after, known = run_clip(asked, root)
+    assert not known
+    assert after.key == content_key(asked)[0] != before.key
+    assert vidkit.show(after.clip())["safetyChecker"]["checked"] is True
+    manifest = read_manifest(after)
+    assert manifest is not None and (manifest.model_extra or {})["safetyChecker"]["checked"] is True
+    assert run_clip(asked, root)[1]
+    assert before.is_done()
 
 
 def test_off_needs_the_acknowledgement(tmp_path: Path, tiny_svd_folder: Path, frames: clips.Frames) -> None:

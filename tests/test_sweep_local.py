@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sweep_files import Sweep, wait_until
+from sweep_files import Sweep, one_home, wait_until
 
 from vidkit.errors import InputError
+from vidkit.memory import free
 from vidkit.runs import RunFolder, run_folders, table
-from vidkit.sweep.engine import shutdown_kernels, warm_kernel
-from vidkit.sweep.local import Local
+from vidkit.sweep.engine import warm_kernel
+from vidkit.sweep.local import Local, workers
 from vidkit.sweep.status import read_status
 from vidkit.sweep.workers import Worker, working_as
 from vidkit.video import read_frames
@@ -27,12 +28,7 @@ from vidkit.video import read_frames
 
 @pytest.fixture(scope="module", autouse=True)
 def vidkit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for the module: a kernel lives as long as its environment stays the same."""
-    home = tmp_path_factory.mktemp("vidkit_home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDKIT_HOME", str(home))
-        yield home
-    shutdown_kernels()
+    yield from one_home(tmp_path_factory)
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def test_two_workers_make_each_point_once_as_one_does(sweep: Sweep, monkeypatch:
     runs = table(sweep.root)
     assert (runs["timing_load"] > runs["timing_load"].max() / 5).sum() == 2  # the model, once in each kernel
     pids = []
-    for number in range(2):
+    for number in (1, 2):
         with working_as(Worker(number)):
             pids.append(warm_kernel("python3").pid)
     assert None not in pids
@@ -86,6 +82,28 @@ def test_an_interrupt_ends_all_workers_and_leaves_nothing_of_their_points(sweep:
     assert read_status(sweep.root).state == "stopped"
 
 
+def test_who_interrupts_twice_is_not_kept_waiting(sweep: Sweep) -> None:
+    """By a cell that takes no notice of the first."""
+    stubborn = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nopen(f'at-{seed}', 'w').close()\n"
+    sweep.with_cell(stubborn + "time.sleep(100)")
+    sweep.write(seed=range(1, 9))
+    runner = sweep.start("--workers", "2", start_new_session=True, cwd=sweep.folder)
+    wait_until(lambda: len(list(sweep.folder.glob("at-*"))) == 2)
+    os.killpg(runner.pid, signal.SIGINT)
+    time.sleep(0.5)
+    started = time.monotonic()
+    os.killpg(runner.pid, signal.SIGINT)
+    _, log = runner.communicate(timeout=60)
+    assert runner.returncode == 130, log
+    assert time.monotonic() - started < 12  # nbclient looks once a second; a kernel's own end takes its time
+    assert run_folders(sweep.root) == []
+
+
+def test_several_need_warm_kernels(sweep: Sweep) -> None:
+    with pytest.raises(InputError, match="need the engine vidkit-warm"):
+        sweep.run(executor=Local(2), report=False, engine="nbclient")
+
+
 def test_a_number_of_workers_that_is_none() -> None:
     with pytest.raises(InputError, match="workers is 0"):
         Local(0)
@@ -111,5 +129,22 @@ def test_each_worker_has_a_gpu_of_several_and_a_share_of_the_cores(
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     found = json.loads(said.stdout)
     assert [worker.get("CUDA_VISIBLE_DEVICES") for worker in found] == gpus
-    share = str(max(1, (os.cpu_count() or 1) // 3))
+    share = str(max(1, len(os.sched_getaffinity(0)) // 3))
     assert {worker["OMP_NUM_THREADS"] for worker in found} == {share}
+
+
+def test_a_driver_that_does_not_tell_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nsleep 5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(free, "LONG_PATIENCE", 0.3)
+    assert [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers(2)] == [None, None]
+    assert "all workers compute on the first" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("VIDKIT_DEVICE", "cpu")
+    assert workers(2)
+    assert not caplog.records

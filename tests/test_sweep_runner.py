@@ -17,7 +17,7 @@ import clips
 import nbformat
 import psutil
 import pytest
-from sweep_files import Sweep, wait_until
+from sweep_files import Sweep, one_home, wait_until
 
 from vidkit.errors import InputError
 from vidkit.params import GenerationParams
@@ -34,12 +34,7 @@ GENERATE = Path(__file__).parent.parent / "notebooks" / "generate.ipynb"
 
 @pytest.fixture(scope="module", autouse=True)
 def vidkit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for the module: a kernel lives as long as its environment stays the same."""
-    home = tmp_path_factory.mktemp("vidkit_home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDKIT_HOME", str(home))
-        yield home
-    shutdown_kernels()
+    yield from one_home(tmp_path_factory)
 
 
 @pytest.fixture

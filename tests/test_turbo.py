@@ -209,7 +209,7 @@ def test_of_another_scheduler_every_step_is_computed(made: dict[str, tuple[Job, 
         patch.setattr(pipe, "scheduler", LCMScheduler.from_config(pipe.scheduler.config))
         job = asked(job, num_inference_steps=4, turbo_share=0.25)
         _, notes, calls = made_of(job, pipe)
-    assert notes == ["speed turbo skips no steps of LCMScheduler: the clip was made at speed fast."]
+    assert notes == ["speed turbo skips no steps of LCMScheduler: all were computed."]
     assert calls == job.family.steps(pipe, job.params, job.models)
 
 

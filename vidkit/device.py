@@ -93,7 +93,7 @@ def how_to_see_it() -> str:
 
 
 def plain_plan(device: str, *, speed: str = "exact", vae_float32: bool = False) -> Plan:
-    """The plan without any measure: half precision on a GPU; on a CPU single, and bfloat16 for turbo where it is quick."""
+    """The plan without any measure: half precision on a GPU, single on a CPU, for turbo bfloat16 where it is quick."""
     dtype = "float16"
     if device == "cpu":
         dtype = "bfloat16" if speed == "turbo" and cpu_has_bfloat16() else "float32"
@@ -102,7 +102,7 @@ def plain_plan(device: str, *, speed: str = "exact", vae_float32: bool = False) 
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions for products of bfloat16, by which networks take half of the time. As Linux
+    """Whether the CPU has instructions for products of bfloat16, by which networks take some 0.6 of the time. As Linux
     tells of x86; elsewhere nobody tells without asking torch, and the answer is no.
     """
     try:

@@ -37,7 +37,7 @@ AI_GENERATED: Final = {
 }
 
 #: raised when the same request would give other frames than before
-RESULTS_VERSION: Final = 2
+RESULTS_VERSION: Final = 3
 
 #: parameters that say where things lie on this machine, not what the clip is
 PATH_PARAMETERS: Final = (
@@ -70,10 +70,9 @@ def make_record(
         **AI_GENERATED,
         "generator": "vidkit",
         "schemaVersion": SCHEMA_VERSION,
-        **content_of(params, models=models, pictures=pictures),
+        **content_of(params, models=models, pictures=pictures, safety_checker=safety_checker),
         "plan": dict(plan),
         "notes": list(notes),
-        **({} if safety_checker is None else {"safetyChecker": dict(safety_checker)}),
         "versions": versions(),
     }
 
@@ -114,15 +113,20 @@ ADDED: Final = (("windowFrames", None), ("allowChanges", False), ("turboShare", 
 
 
 def content_of(
-    params: GenerationParams, *, models: Mapping[str, Mapping[str, str]], pictures: Sequence[Mapping[str, str]]
+    params: GenerationParams,
+    *,
+    models: Mapping[str, Mapping[str, str]],
+    pictures: Sequence[Mapping[str, str]],
+    safety_checker: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The part of a record that decides the frames; arguments as `make_record`."""
+    """The part of a record that decides the frames, and whether anybody gets them; arguments as `make_record`."""
     left_out = {*PATH_PARAMETERS, "overwrite", "bare"}
     return {
         "resultsVersion": RESULTS_VERSION,
         "request": {key: value for key, value in params.to_record().items() if key not in left_out},
         "models": {name: dict(model) for name, model in models.items()},
         "pictures": [dict(picture) for picture in pictures],
+        **({} if safety_checker is None else {"safetyChecker": dict(safety_checker)}),
     }
 
 
@@ -131,8 +135,10 @@ def key_of(record: Mapping[str, Any]) -> str:
 
     SHA-256 of the canonical JSON (sorted keys, no spaces, ASCII) of the results version, the resolved request without
     its paths, the SHA-256 of each input picture's file and of each model, and the weights of LoRAs, whose order makes
-    no difference. record: as `make_record` or `content_of`.
+    no difference. Where the settings have every clip checked that is in it too: a clip that was made before must not
+    stand for one that is checked. record: as `make_record` or `content_of`.
     """
+    all_checked = record.get("safetyChecker", {}).get("setting") == "on"
     models = record["models"]
     hashes: dict[str, Any] = {name: model["sha256"] for name, model in models.items() if "weight" not in model}
     loras = sorted([model["sha256"], model["weight"]] for model in models.values() if "weight" in model)
@@ -143,6 +149,7 @@ def key_of(record: Mapping[str, Any]) -> str:
         "pictures": [
             {kind: sha256 for kind, sha256 in picture.items() if kind != "name"} for picture in record["pictures"]
         ],
+        **({"allChecked": True} if all_checked else {}),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

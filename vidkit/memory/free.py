@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -19,9 +20,13 @@ from vidkit.device import chosen_device
 #: seconds that an answer of nvidia-smi is used again, and after which it is not waited for any longer
 FRESH: Final = 1.0
 PATIENCE: Final = 3.0
+#: where the answer is needed once: without a process that keeps drivers awake, many GPUs take seconds to wake
+LONG_PATIENCE: Final = 20.0
 
 #: bytes that CUDA takes for itself once a process uses the GPU: some 0.3 GiB on a small card, 0.5 on a large one
 CONTEXT: Final = 2**29
+
+logger = logging.getLogger("vidkit")
 
 _answer: tuple[float, int | None] = (-FRESH, None)
 
@@ -76,14 +81,17 @@ def free_device_memory() -> int | None:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none where a CPU computes, or where
-    nvidia-smi does not tell. Loads no torch.
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none where a CPU is to compute, or
+    where there is no nvidia-smi to ask; also where that does not answer, which is logged. Loads no torch.
     """
-    if expected_device() == "cpu":
+    if os.environ.get("VIDKIT_DEVICE", "auto").lower() == "cpu":
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = ask("--query-gpu=uuid") if given is None else given.split(",")
-    return [name.strip() for name in names if name.strip()]
+    names = ask("--query-gpu=uuid", seconds=LONG_PATIENCE) if given is None else given.split(",")
+    found = [name.strip() for name in names if name.strip() not in ("", "-1")]
+    if not found and given is None and shutil.which("nvidia-smi"):
+        logger.warning("nvidia-smi does not tell which GPUs there are: all workers compute on the first")
+    return found
 
 
 def ask_driver() -> int | None:
@@ -97,13 +105,14 @@ def ask_driver() -> int | None:
         return None  # no answer, or "[N/A]"
 
 
-def ask(*question: str) -> list[str]:
+def ask(*question: str, seconds: float | None = None) -> list[str]:
     """The lines that nvidia-smi answers; none where there is no driver, or no GPU."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     query = [program, *question, "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.splitlines()
+        done = subprocess.run(query, capture_output=True, text=True, timeout=seconds or PATIENCE, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
+    return done.stdout.splitlines()

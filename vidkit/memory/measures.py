@@ -11,12 +11,15 @@ from vidkit.device import Offload, Plan
 from vidkit.memory.prediction import is_guided
 from vidkit.params import GenerationParams
 
-#: By family, what a measure adds to the time of a clip, as a share of it: medians of what it took on one H200
-#: (`benchmarks/results/vram_table.json`); offloading by models and AnimateDiff's halves are estimated from SVD-XT's.
+#: What a measure adds to the time of a clip, as a share of it, by family: rounded from what it took on one H200, where
+#: two rows of a table differ by it (`benchmarks/results/vram_table.json`, and `benchmarks/NOTES.md` for runs whose rows
+#: are not kept). They vary with the clip, by half of their value and more. Offloading by models is SVD-XT's.
 COSTS: Final[Mapping[str, Mapping[str, float]]] = {
-    "svd": {"model": 0.09, "slices": 0.2, "halves": 0.16, "host_skips": 0.03, "layers": 0.2},
-    "animatediff": {"model": 0.09, "slices": 0.2, "halves": 0.16, "host_skips": 0.4, "layers": 0.5},
+    "svd": {"model": 0.09, "slices": 0.15, "halves": 0.16, "host_skips": 0.03, "layers": 0.2},
+    "animatediff": {"model": 0.09, "slices": 0.2, "halves": 0.1, "host_skips": 0.4, "layers": 0.5},
 }
+#: of a family that was not measured
+USUAL: Final = COSTS["svd"]
 
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "model", "layers")
 
@@ -45,7 +48,7 @@ def leanest_plans(params: GenerationParams, plain: Plan) -> list[Plan]:
 
 def cost(family: str, plan: Plan) -> float:
     """Time of a clip, relative to that without measures."""
-    costs, time = COSTS[family], 1.0
+    costs, time = COSTS.get(family, USUAL), 1.0
     for name in ("halves", "slices", "host_skips"):
         if getattr(plan, name):
             time *= 1 + costs[name]

@@ -80,7 +80,8 @@ def plan(params: GenerationParams) -> Planned:
     pictures = [seen.picture(path) for path in found.pictures]
     for wanted, identity in zip((params.image_path, params.last_image_path), pictures, strict=False):
         remember_picture(wanted or "", identity, seen.settings)
-    content = content_of(found.params, models=seen.identities(found.params, found.models), pictures=pictures)
+    models, checker = seen.identities(found.params, found.models), found.screening.to_record()
+    content = content_of(found.params, models=models, pictures=pictures, safety_checker=checker)
     return Planned(params.replace(seed=found.params.seed), found.params, content)
 
 

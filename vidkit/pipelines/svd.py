@@ -83,7 +83,9 @@ class StableVideoDiffusion:
         import torch
 
         def one_pass(pictures: Sequence[Image.Image], frames: int, before: torch.Tensor | None) -> torch.Tensor:
-            torch.manual_seed(params.seed)  # the pipeline hands no generator to its scheduler, which may draw noise
+            # The pipeline hands no generator to its scheduler, which may draw noise; from the seed itself it would be
+            # the noise that the latents begin with. Seeds have 31 bits, and torch's generator has 32.
+            torch.manual_seed(params.seed + 2**31)
             latents: torch.Tensor = pipe(
                 pictures[0],
                 width=params.width,

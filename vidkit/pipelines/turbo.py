@@ -47,7 +47,7 @@ def skipping(pipe: Any, params: GenerationParams) -> Iterator[list[str]]:
     if params.speed != "turbo":
         yield notes
     elif name != SCHEDULER:
-        notes.append(f"speed turbo skips no steps of {name}: the clip was made at speed fast.")
+        notes.append(f"speed turbo skips no steps of {name}: all were computed.")
         yield notes
     else:
         steps = Steps(pipe.scheduler, params.turbo_share)

@@ -12,7 +12,7 @@ from vidkit.params import GenerationParams
 WORK: Final = ("wait", "load", "encode", "denoise", "decode", "write")
 
 #: of a record, what stands in the manifest under the same name
-RECORDED: Final = ("models", "pictures", "versions", "plan")
+RECORDED: Final = ("models", "pictures", "versions", "plan", "safetyChecker")
 
 
 def finished_content(

@@ -56,8 +56,9 @@ def content_key(params: GenerationParams, *, seen: Seen | None = None) -> tuple[
     """The key of the clip that a request makes on this machine, and the request with every default filled in.
 
     It is the hash of the results version, the resolved request (speed, decode chunk and everything else but its paths),
-    the input pictures' bytes and the models' contents (windows are decided by these): `vidkit.record.key_of`, which
-    gives the same for the finished clip's record. A seed of -1 is drawn, so that its key is another each time.
+    the input pictures' bytes and the models' contents (windows are decided by these), and of whether the settings have
+    every clip checked: `vidkit.record.key_of`, which gives the same for the finished clip's record. A seed of -1 is
+    drawn, so that its key is another each time.
 
     Args:
         seen: files already hashed; by default all are looked at again.
@@ -70,7 +71,8 @@ def content_key(params: GenerationParams, *, seen: Seen | None = None) -> tuple[
     found = resolve_request(params, seen.settings, seen.models(params))
     pictures = [seen.picture(path) for path in found.pictures]
     models = seen.identities(found.params, found.models)
-    return key_of(content_of(found.params, models=models, pictures=pictures)), found.params
+    checker = found.screening.to_record()
+    return key_of(content_of(found.params, models=models, pictures=pictures, safety_checker=checker)), found.params
 
 
 def content_keys(requests: Iterable[GenerationParams]) -> list[str]:

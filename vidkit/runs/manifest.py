@@ -23,8 +23,8 @@ class Manifest(BaseModel):
     """One run, on disk with camelCase keys; keys it does not know are kept.
 
     key: the content key, 64 hex digits. axes: the sweep's names and this point's values. request: resolved, camelCase,
-    without paths. models, pictures, versions, plan, notes: as in a clip's record. timing: seconds by phase: wait
-    (for other processes on the device), load, encode, denoise, decode, write, metrics, overhead, total.
+    without paths. models, pictures, versions, plan, notes, safetyChecker: as in a clip's record. timing: seconds by
+    phase: wait (for other processes on the device), load, encode, denoise, decode, write, metrics, overhead, total.
     peak_memory_gib: None where it was not measured (CPU). metrics: as `ClipMetrics.to_json`. files: plain names by
     role: clip, poster, notebook. started, finished: ISO 8601, to be read only; durations are in timing. error: code,
     category, message, suggestions, traceback.

@@ -24,7 +24,7 @@ from jupyter_core.utils import ensure_event_loop, run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from vidkit.sweep.living import LivingManager
-from vidkit.sweep.workers import ALONE, this_worker
+from vidkit.sweep.workers import ALONE, Worker, this_worker
 
 T = TypeVar("T")
 
@@ -232,9 +232,12 @@ def warm_kernel(name: str = NATIVE_KERNEL_NAME) -> WarmKernel:
         return _kernels[key]
 
 
-def stop_kernels() -> None:
-    """Stop what runs in any kernel of this process (`WarmKernel.stop`): in all at once, as one may take its time."""
-    threads = [threading.Thread(target=kernel.stop) for kernel in living_kernels()]
+def stop_kernels(workers: Sequence[Worker], grace: float = GRACE_SECONDS) -> None:
+    """Stop what runs in the kernels of these workers (`WarmKernel.stop`): in all at once, as one may take its time."""
+    numbers = {worker.number for worker in workers}
+    with _lock:
+        kernels = [kernel for (_, number), kernel in _kernels.items() if number in numbers]
+    threads = [threading.Thread(target=kernel.stop, args=(grace,)) for kernel in kernels]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,13 +246,10 @@ def stop_kernels() -> None:
 
 def shutdown_kernels() -> None:
     """End all kernels of this process, as happens at its end; the next run of each name starts a new one."""
-    for kernel in living_kernels():  # not in threads: at the end of a process none can be started
-        kernel.shutdown()
-
-
-def living_kernels() -> list[WarmKernel]:
     with _lock:
-        return list(_kernels.values())
+        kernels = list(_kernels.values())
+    for kernel in kernels:  # not in threads: at the end of a process none can be started
+        kernel.shutdown()
 
 
 def _after_fork() -> None:

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from vidkit.errors import InputError
 from vidkit.memory.free import visible_gpus
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.notebook import WARM
 from vidkit.sweep.workers import Worker, at_least_one, threads_of, working_as
 
 #: seconds that are waited for at once: on Windows a wait without limit cannot be interrupted
@@ -34,27 +36,52 @@ class Local:
         self._workers = at_least_one(workers)
 
     def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
+        """Raises:
+        InputError: `invalid_request`: several at once, with an engine that has no warm kernels.
+        """
         if self._workers == 1:
             for task in tasks:
                 began(task)
                 yield task, run_task(task)
         elif tasks:
-            yield from at_once(workers(self._workers), tasks, began)
+            check_engine(tasks[0].engine)
+            yield from at_once(workers(min(self._workers, len(tasks))), tasks, began)
+
+
+def check_engine(engine: str | None) -> None:
+    """Raises:
+    InputError: `invalid_request`: the kernels of others can be neither stopped nor given a GPU of their own.
+    """
+    if engine != WARM:
+        raise InputError(
+            "invalid_request",
+            f"Several workers need the engine {WARM}, and {engine or 'papermill'} was asked for.",
+            ["Leave --engine out", "Leave --workers out"],
+        )
 
 
 def workers(count: int) -> list[Worker]:
-    """So many, on this machine's GPUs by turns, and with an equal share of its cores each."""
+    """So many, on this machine's GPUs by turns, and with an equal share of its cores each. None is number 0: that is
+    whoever works alone.
+    """
     gpus = visible_gpus()
-    cores = threads_of(max(1, (os.cpu_count() or 1) // count))
+    cores = threads_of(max(1, cores_here() // count))
     own_gpu = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else [{}]
-    return [Worker(number, cores | own_gpu[number % len(own_gpu)]) for number in range(count)]
+    return [Worker(number + 1, cores | own_gpu[number % len(own_gpu)]) for number in range(count)]
+
+
+def cores_here() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def at_once(workers: Sequence[Worker], tasks: Sequence[Task], began: OnBegan) -> Outcomes:
     """A point to each worker, and the next to whoever is done. What runs is stopped when the generator is closed."""
     waiting, idle = deque(tasks), list(reversed(workers))
     running: dict[Future[Outcome], tuple[Task, Worker]] = {}
-    with ThreadPoolExecutor(len(workers)) as threads, stopped(running):
+    with ThreadPoolExecutor(len(workers)) as threads, stopped(running, workers):
         while waiting or running:
             while waiting and idle:
                 task, worker = waiting.popleft(), idle.pop()
@@ -72,13 +99,20 @@ def run_as(worker: Worker, task: Task) -> Outcome:
 
 
 @contextmanager
-def stopped(running: Mapping[Future[Outcome], object]) -> Iterator[None]:
-    """In the end nothing is running any more, whatever the end; a notebook that was just to begin is stopped then."""
-    from vidkit.sweep.kernel import stop_kernels  # a sweep that has nothing to run must not wait for Jupyter's modules
+def stopped(running: Mapping[Future[Outcome], object], workers: Sequence[Worker]) -> Iterator[None]:
+    """In the end nothing is running any more, whatever the end; a notebook that was just to begin is stopped then.
+
+    Who interrupts a second time is not kept waiting: what runs is killed.
+    """
+    from vidkit.sweep.kernel import GRACE_SECONDS, stop_kernels  # who has nothing to run must not wait for Jupyter
 
     try:
         yield
     finally:
+        grace = GRACE_SECONDS
         while wait(running, 0).not_done:
-            stop_kernels()
-            wait(running, LOOK_SECONDS)
+            try:
+                stop_kernels(workers, grace)
+                wait(running, LOOK_SECONDS)
+            except KeyboardInterrupt:
+                grace = 0.0

@@ -14,7 +14,7 @@ from vidkit.errors import InputError
 
 @dataclass(frozen=True)
 class Worker:
-    """One of several threads that run notebooks at once, each in kernels of its own.
+    """One of several threads that run notebooks at once, each in kernels of its own. number: 0 for `ALONE`.
 
     environment: variables that these kernels have beside the process's.
     """

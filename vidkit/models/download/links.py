@@ -34,24 +34,29 @@ def link_model(folder: Path, files: Iterable[str], target: Path) -> Path:
     return target
 
 
-def link_folder(files: Mapping[str, Path], target: Path, texts: Mapping[str, str] | None = None) -> Path:
-    """A folder of links to these files, by their names in it, and of files with these texts. It appears whole.
+def link_folder(files: Mapping[str, Path], target: Path, contents: Mapping[str, bytes] | None = None) -> Path:
+    """A folder of links to these files, by their names in it, and of files with these contents. It appears whole.
 
     Returns and raises as `link_model`.
     """
     check_free(target)
     building = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with typed_write_errors(target):
-        shutil.rmtree(building, ignore_errors=True)
-        for name, file in files.items():
-            place = building / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            link(file, place)
-        for name, text in (texts or {}).items():
-            (building / name).parent.mkdir(parents=True, exist_ok=True)
-            (building / name).write_text(text, encoding="utf-8")
-        building.replace(target)
+    try:
+        with typed_write_errors(target):
+            for name, file in files.items():
+                link(file, made_place(building / name))
+            for name, content in (contents or {}).items():
+                made_place(building / name).write_bytes(content)
+            building.replace(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # of a failure; once renamed, nothing is there
     return target
+
+
+def made_place(file: Path) -> Path:
+    """With its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def link(file: Path, place: Path) -> None:
