@@ -30,6 +30,7 @@ LONGEST = (
     *("test_panel_jupyterlab", "test_windows", "test_sweep_ray", "test_readme", "test_front_ends"),
     *("test_bundled_animatediff", "test_sweep_runner", "test_pipelines", "test_notebooks", "test_bundled"),
     *("test_sweep_engine", "test_cli", "test_sweep_engine_contract", "test_supervisor", "test_panel_queue"),
+    *("test_sweep_local", "test_download"),
     *("test_fast", "test_sweep_report", "test_memory", "test_no_network", "test_record", "test_panel_compare"),
     *("test_placement", "test_check", "test_turbo", "test_panel_subshells", "test_lean", "test_lost_output"),
     *("test_training", "test_attempts"),

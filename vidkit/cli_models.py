@@ -53,7 +53,7 @@ def add_verbs(verbs: Any) -> None:
     remove.add_argument("name")
     remove.add_argument("--files", action="store_true", help="delete its files too, if they lie in the models folder")
     remove.add_argument("--yes", action="store_true", help="with --files: don't ask first")
-    combine = action(actions, "combine", run_combine, "a base model with another UNet in its place, as one of its own")
+    combine = action(actions, "combine", run_combine, "make a base model of another one and a UNet, by links")
     combine.add_argument("base", help="a base model in diffusers' layout: a path, or a model's name")
     combine.add_argument("unet", help="a file with a UNet alone, of the same shape")
     combine.add_argument("--name", required=True, help="what to call it, in the models folder")
