@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
-from vidkit.errors import InputError, SetupError, VidkitError
+from vidkit.errors import SetupError, VidkitError
 from vidkit.models.download.links import check_free, link_folder, take_away
 from vidkit.models.entries import register_model
 from vidkit.models.files.file_format import FETCH_AGAIN, invalid
@@ -17,7 +17,7 @@ from vidkit.models.files.safetensors_header import Header
 from vidkit.models.files.weight_files import matches, weight_files
 from vidkit.models.inspection import inspect
 from vidkit.models.locate import CARD_FILE, describe, find
-from vidkit.models.registry import Entry, check_name, find_registered
+from vidkit.models.registry import Entry, check_name, refuse_taken, registered
 from vidkit.settings import Settings
 
 #: as diffusers calls it, in its folder
@@ -41,35 +41,22 @@ def combine(base: str, unet: str, name: str, settings: Settings) -> Entry:
             `invalid_value`; CriticalError: `disk_full`.
     """
     target = settings.models / name
-    check_new(name, settings)
+    check_name(name)
+    refuse_taken(name, registered(settings))  # now: what is put into the models folder is found before the registry's
     check_free(target)
     folder, file = find(base, settings, "base model"), find(unet, settings, "UNet")
     check_base(folder)
     check_unet(file, folder)
     card = json.dumps(both_cards(name, folder, file), indent=2, ensure_ascii=False) + "\n"
     others = without_unet(folder)
-    weights = {name: path for name, path in others.items() if path.suffix == ".safetensors"}
-    texts = {name: content_of(path) for name, path in others.items() if path.suffix in TEXTS}
+    weights = {inside: path for inside, path in others.items() if path.suffix == ".safetensors"}
+    texts = {inside: content_of(path) for inside, path in others.items() if path.suffix in TEXTS}
     link_folder({**weights, UNET_FILE: file}, target, {**texts, CARD_FILE: card.encode()})
     try:
         return register_model(settings, inspect(target), name)
     except VidkitError:
         take_away(target)
         raise
-
-
-def check_new(name: str, settings: Settings) -> None:
-    """Raises:
-    InputError: `invalid_value`: it cannot be a name, or the registry has it.
-    """
-    check_name(name)
-    known = find_registered(name, settings)
-    if known is not None:
-        raise InputError(
-            "invalid_value",
-            f"The registry has another model of the name {name!r}: {known.written}.",
-            ["Give the new one another name: --name NAME", f"Or take it off: vidkit models remove {name}"],
-        )
 
 
 def without_unet(folder: Path) -> dict[str, Path]:

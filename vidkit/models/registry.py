@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,13 +97,7 @@ def register(settings: Settings, path: Path, name: str, family: str, **fields: A
     def put(content: Content) -> Entry:
         entries = list(entries_of(content, file))
         before = next((one for one in entries if is_same_place(one.path, path)), None)
-        taken = next((one for one in entries if one.name == name and one is not before), None)
-        if taken is not None:
-            raise InputError(
-                "invalid_value",
-                f"The registry has another model of the name {name!r}: {taken.written}.",
-                ["Choose another name", f"Take the other off the registry first: vidkit models remove {name}"],
-            )
+        refuse_taken(name, (one for one in entries if one is not before))
         written = before.written if before else as_written(path, entries)
         kept = dict(before.fields) if before else {}
         kept.pop("name", None)
@@ -115,6 +109,19 @@ def register(settings: Settings, path: Path, name: str, family: str, **fields: A
         return entry
 
     return change(file, put)
+
+
+def refuse_taken(name: str, others: Iterable[Entry]) -> None:
+    """Raises:
+    InputError: `invalid_value`: one of the other models has the name.
+    """
+    taken = next((one for one in others if one.name == name), None)
+    if taken is not None:
+        raise InputError(
+            "invalid_value",
+            f"The registry has another model of the name {name!r}: {taken.written}.",
+            ["Give the new one another name: --name NAME", f"Or take it off: vidkit models remove {name}"],
+        )
 
 
 def unregister(settings: Settings, wanted: str) -> Entry:

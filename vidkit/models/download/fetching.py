@@ -27,7 +27,7 @@ from vidkit.models.entries import register_model, write_card
 from vidkit.models.files.content_hash import hash_model, note_hash
 from vidkit.models.files.file_format import PICKLES, file_format
 from vidkit.models.inspection import Inspection, inspect
-from vidkit.models.registry import Entry, check_name, registered
+from vidkit.models.registry import Entry, check_name, refuse_taken, registered
 from vidkit.progress import CancelToken, OnProgress
 from vidkit.settings import Settings
 
@@ -182,13 +182,7 @@ class Errand:
         InputError: `invalid_value`: another model goes by that name; told before anything is fetched.
         """
         check_name(name)
-        for entry in registered(self.settings):
-            if entry.name == name and not is_of(entry, self.wished):
-                raise InputError(
-                    "invalid_value",
-                    f"The registry has another model of the name {name!r}: {entry.written}.",
-                    ["Give the new one another name: --name NAME", f"Or take it off: vidkit models remove {name}"],
-                )
+        refuse_taken(name, (entry for entry in registered(self.settings) if not is_of(entry, self.wished)))
 
     def enter(self, inspection: Inspection, sha256: str, licence: str | None) -> Entry:
         """Put it into the registry."""
