@@ -1,10 +1,10 @@
-"""How many clips a sweep makes: one runner, two that share a GPU, and two with a GPU each.
+"""How many clips a sweep makes: with one worker, two that share a GPU, and two with a GPU each.
 
     python -m benchmarks.throughput RESULTS.json [--clips 8] [--steps 10] [--few]
 
-A runner is `vidkit sweep`, as its user starts it; two of them work on one folder. SVD at its published size, whose
-weights are holes in their files, so that frames are grey and their video is written sooner than a picture's would be.
-The rate counts from when every runner has had time for its first clip, so neither starting nor loading is in it.
+`vidkit sweep --workers`, as its user starts it. SVD at its published size, whose weights are holes in their files, so
+that frames are grey and their video is written sooner than a picture's would be. The rate counts from when every worker
+has had time for its first clip, so neither starting nor loading is in it.
 Two GPUs are to make 1.95 times as many clips as one: exits with 1 when they don't. Where there is one GPU, or none,
 that row is left out. --few: a rehearsal on the CPU with the bundled model.
 """
@@ -34,10 +34,10 @@ from vidkit.runs.folder import run_folders
 #: times as many clips of two GPUs as of one
 PROMISED = 1.95
 
-#: which GPUs runners have, by case
+#: which GPUs workers have, by case
 CASES: dict[str, Sequence[str]] = {
-    "one runner": ("0",),
-    "two runners on one GPU": ("0", "0"),
+    "one worker": ("0",),
+    "two workers on one GPU": ("0", "0"),
     "two GPUs": ("0", "1"),
 }
 
@@ -68,7 +68,7 @@ def main() -> int:
         raise SystemExit("no GPU; --few rehearses on the CPU")
     rates = {(row["speed"], row["case"]): row["clips_a_minute"] for row in content["rows"]}
     for (speed, case), rate in rates.items():
-        print(f"{speed:6} {case:24} {rate:6.2f} clips a minute, x{rate / rates[speed, 'one runner']:.3f}")
+        print(f"{speed:6} {case:24} {rate:6.2f} clips a minute, x{rate / rates[speed, 'one worker']:.3f}")
     two = {speed: rate for (speed, case), rate in rates.items() if case == "two GPUs"}
     return int(any(rate < PROMISED * rates[speed, "one runner"] for speed, rate in two.items()))
 
@@ -95,16 +95,13 @@ def measure(folder: Path, base: dict[str, Any], gpus: Sequence[str], clips: int)
     file = folder / "sweep.yaml"
     file.write_text(yaml.safe_dump({"base": base, "axes": {"seed": f"1..{points}"}}))
     command = [sys.executable, "-m", "vidkit", "sweep", str(file), "--output", str(folder / "out"), "--no-report"]
+    visible = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(gpus))}
     began = time.monotonic()
-    runners = [
-        subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu}, stdout=subprocess.DEVNULL)
-        for gpu in gpus
-    ]
-    codes = [runner.wait() for runner in runners]
+    code = subprocess.run([*command, "--workers", str(len(gpus))], env=visible, stdout=subprocess.DEVNULL).returncode
     wall = time.monotonic() - began
     runs = [run for run in run_folders(folder / "out") if run.is_done()]
-    if any(codes) or len(runs) < points:
-        raise SystemExit(f"{len(runs)} of {points} clips, exit codes {codes}")
+    if code or len(runs) < points:
+        raise SystemExit(f"{len(runs)} of {points} clips, exit code {code}")
     ends = sorted(run.manifest.stat().st_mtime for run in runs)
     rate = (points - len(gpus)) / (ends[-1] - ends[len(gpus) - 1])
     timings = [json.loads(run.manifest.read_text())["timing"] for run in runs]
