@@ -14,12 +14,16 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.unets.unet_3d_blocks import CrossAttnUpBlockSpatioTemporal
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.models.upsampling import Upsample2D
 
-from vidkit.pipelines.fast import fused, installing, operations
+from vidkit.pipelines.fast import fused, fused_products, installing, operations
 
 FRAMES = 2
 
@@ -44,7 +48,15 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
         for name, more, silu in (("group norm", None, False), ("added, group norm, SiLU", added, True)):
             wanted = group_norm(group, exact[0], exact[2] if more is not None else None, silu)
             yield f"{name} of {shape}", error(fused.group_norm(group, source, more, silu), wanted)
+        summed, more = source.clone(), rows[0]
+        fused.group_norm(group, summed, added, silu=False, more=more)
+        both_added = exact[2].repeat_interleave(pixels // parts, 0).view(shape)
+        yield f"what a group norm leaves of {shape}", error(summed, exact[0] + both_added + exact[4][0])
         yield f"layer norm of {shape}", error(fused.layer_norm(layer, source), in_double(layer)(exact[0]))
+        total = torch.empty_like(source)
+        normed = fused.layer_norm(layer, source, added, added, total=total, more=more)
+        yield f"shifted layer norm of {shape}", error(normed, in_double(layer)(exact[0] + both_added) + both_added)
+        yield f"its sum of {shape}", error(total, exact[0] + both_added + exact[4][0])
         value, gate = exact[3].chunk(2, -1)
         yield f"gated {shape}", error(fused.gated(both), value * torch.nn.functional.gelu(gate))
 
@@ -58,6 +70,32 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
         for name, ((*terms, towards), wanted) in sums.items():
             target = torch.empty_like(source)
             yield f"sum of {name} {shape}", error(fused.weighted_sum(source, *terms, target, towards), wanted)
+
+
+def product_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
+    """Of what is done with a product of matrices or a convolution."""
+    torch.manual_seed(0)
+    for rows, inputs, channels in ((200, 72, 136), (3, 320, 64)):  # blocks that are filled, and that are not
+        for bias in (True, False):
+            projection = torch.nn.Linear(inputs, 2 * channels, bias, device, dtype)
+            tokens = torch.randn(2, rows, inputs).to(device, dtype)
+            if fused_products.takes_geglu(tokens, projection):
+                value, gate = in_double(projection)(tokens.double().cpu()).chunk(2, -1)
+                found = fused_products.geglu(tokens, projection)
+                yield f"GEGLU of {tokens.shape}, {bias}", error(found, value * torch.nn.functional.gelu(gate))
+    for frames, pixels, heads, width in ((25, 7, 2, 40), (16, 5, 3, 16), (40, 3, 1, 64), (100, 2, 1, 20)):
+        parts = torch.randn(2 * frames, pixels, 3 * heads * width).to(device, dtype)
+        given = [
+            part.double().cpu().unflatten(0, (2, frames)).unflatten(-1, (heads, width)) for part in parts.chunk(3, -1)
+        ]
+        wanted = torch.nn.functional.scaled_dot_product_attention(*(part.permute(0, 2, 3, 1, 4) for part in given))
+        found = fused_products.over_frames(*parts.chunk(3, -1), frames, heads)
+        yield f"{frames} frames of {pixels} pixels", error(found, wanted.permute(0, 3, 1, 2, 4).reshape(found.shape))
+    for bias in (True, False):
+        convolution = torch.nn.Conv2d(24, 16, 3, padding=1, bias=bias, device=device, dtype=dtype).requires_grad_(False)
+        maps = torch.randn(2, 24, 5, 7).to(device, dtype, memory_format=torch.channels_last)
+        large = torch.nn.functional.interpolate(maps.double().cpu(), scale_factor=2, mode="nearest")
+        yield f"upsampled, {bias}", error(fused_products.upsampled(convolution, maps), in_double(convolution)(large))
 
 
 def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
@@ -91,7 +129,34 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
             (maps,),
             {"num_frames": FRAMES},
         ),
+        "an autoencoder's attention": (
+            Attention(32, heads=1, dim_head=32, bias=True, residual_connection=True, norm_num_groups=8), (maps,), {},
+        ),
+        "up block": (
+            CrossAttnUpBlockSpatioTemporal(
+                32, 32, 32, 24, num_layers=1, num_attention_heads=2, cross_attention_dim=16, add_upsample=False
+            ),
+            (),
+            {
+                "hidden_states": maps, "res_hidden_states_tuple": (torch.randn_like(maps),), "temb": temb,
+                "encoder_hidden_states": one_token, "image_only_indicator": indicator,
+            },
+        ),
+        "upsampling": (Upsample2D(32, use_conv=True), (torch.randn(2, 32, 15, 18),), {}),
+        "upsampling of a small map": (Upsample2D(32, use_conv=True), (maps,), {}),
+        "upsampling to odd sides": (Upsample2D(32, use_conv=True), (torch.randn(2, 32, 15, 18), (29, 35)), {}),
     }  # fmt: skip
+    if device != "cpu":  # where the interpreter takes half a minute for it
+        cases["a whole network"] = (
+            UNetSpatioTemporalConditionModel(
+                in_channels=8, block_out_channels=(32, 64), num_attention_heads=(2, 4), cross_attention_dim=16,
+                down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+                up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+                addition_time_embed_dim=8, projection_class_embeddings_input_dim=24, layers_per_block=1,
+            ),
+            (torch.randn(2, FRAMES, 8, 7, 6), 1.5, torch.randn(2, 1, 16), torch.rand(2, 3)),
+            {"return_dict": False},
+        )  # fmt: skip
     for name, (layer, arguments, options) in cases.items():
         layer.eval().requires_grad_(False)
         exact = called(deepcopy(layer), "cpu", torch.float64, arguments, options)
@@ -99,12 +164,10 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
         plain = error(called(layer, device, dtype, arguments, options), exact)
         forwards = Counted()
         installing.install_blocks(layer, None)
-        for module in layer.modules():
-            if forward := installing.LAYERS.get(type(module).__name__):
-                installing.replace(module, forward)
+        (installing.install_layers if hasattr(layer, "conv_in") else installing.install_inner)(layer)
         with forwards:
             result = called(layer, device, dtype, arguments, options)
-        assert forwards.count > 1, f"{name} was not computed by Triton's kernels"
+        assert forwards.count, f"{name} was not computed by Triton's kernels"
         yield f"{name}, as a share of plain's", error(result, exact) / plain
 
 
@@ -128,6 +191,8 @@ def called(
     layer: Any, device: str, dtype: torch.dtype, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> torch.Tensor:
     def given(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(given, value))
         return value.to(device, dtype) if isinstance(value, torch.Tensor) else value
 
     result = layer.to(device, dtype)(*map(given, arguments), **{name: given(value) for name, value in options.items()})
@@ -164,7 +229,10 @@ def error(result: torch.Tensor, exact: torch.Tensor) -> float:
 
 def main() -> None:
     with torch.no_grad():
-        found = {name: dict(kernel_errors("cpu", getattr(torch, name))) for name in ("float32", "float16")}
+        found = {
+            name: dict((*kernel_errors("cpu", dtype), *product_errors("cpu", dtype)))
+            for name, dtype in (("float32", torch.float32), ("float16", torch.float16))
+        }
         found["layers"] = dict(layer_errors("cpu", torch.float32))
     json.dump(found, sys.stdout)
 

@@ -24,7 +24,9 @@ from benchmarks.live_bytes import empty, most_alive
 from vidkit.computing import Job
 from vidkit.device import Plan
 from vidkit.pipelines import fast
+from vidkit.pipelines.fast import installing
 from vidkit.pipelines.fast.attention import first_rows
+from vidkit.pipelines.fast.svd import made_small
 from vidkit.placement import place, release
 from vidkit.warm import fresh_pipeline
 
@@ -251,6 +253,32 @@ def test_no_step_asks_the_device_whether_guidance_is_on(single: tuple[Job, Any])
     unguided = replace(job, params=job.params.replace(max_guidance_scale=1.0))
     exact = latents_with(unguided, pipe, EXACT)
     assert error(latents_with(unguided, pipe, FAST), exact) < 1e-4
+
+
+@svd
+def test_a_picture_is_made_as_small_as_diffusers_makes_it(single: tuple[Job, Any]) -> None:
+    job, pipe = single
+    (picture,) = job.pictures
+    wanted = pipe._encode_image(picture, "cpu", 1, True)
+    small = made_small(pipe.video_processor, picture, "cpu")
+    assert small.shape == (1, 3, 224, 224)
+    assert torch.equal(pipe._encode_image(small, "cpu", 1, True), wanted)
+
+
+def test_convolutions_weights_lie_in_another_order_and_are_the_same() -> None:
+    for convolution, order in (
+        (torch.nn.Conv2d(4, 6, 3), (0, 2, 3, 1)),
+        (torch.nn.Conv3d(4, 6, (3, 1, 1)), (2, 1, 0, 3, 4)),
+    ):
+        weight = convolution.weight.data
+        found = installing.laid_out(weight, order)
+        assert torch.equal(found, weight)
+        assert not found.is_contiguous()
+        assert found.permute(*order).is_contiguous()
+        convolution.weight.data = found
+        installing.lay_back_convolutions(torch.nn.Sequential(convolution))
+        assert convolution.weight.data.is_contiguous()
+        assert torch.equal(convolution.weight.data, weight)
 
 
 @svd

@@ -9,9 +9,9 @@ from typing import Final
 
 from vidkit.memory.activations import Forwards, Peak, Plane
 
-#: values inside a GEGLU feed-forward, in widths of its input: its first layer's output (two halves of four), and the
-#: product
-FEED_FORWARD: Final = 8 + 4
+#: In a residual layer, in widths of its tokens: tokens before the block, the sum so far and its norm, and then either a
+#: feed-forward layer's inner values (4), or queries, keys, values and the attention's result.
+RESIDUAL: Final = 3 + 4
 
 
 def weights(plane: Plane, into: int, out: int) -> int:
@@ -28,15 +28,13 @@ def resnet(peak: Peak, plane: Plane, held: int, into: int, out: int, *, temporal
 
 
 def spatio_temporal_transformer(peak: Peak, plane: Plane, held: int, channels: int, context: int) -> None:
-    """Alive beside x: the spatial block's result, the same with the frame embedding, the temporal block's sum so far
-    and its norm."""
-    peak.moment(held, (4 + FEED_FORWARD) * plane.of(channels))
+    """Alive beside x: the spatial block's result, and a layer of the temporal block."""
+    transformer(peak, plane, held, channels)
 
 
 def transformer(peak: Peak, plane: Plane, held: int, channels: int) -> None:
-    """Widest in the motion module behind it: its norm, the sum so far, and the norms before the last attention and
-    before the feed-forward."""
-    peak.moment(held, (4 + FEED_FORWARD) * plane.of(channels))
+    """Widest in a feed-forward layer, whose weights are there twice; before a motion module's block is its norm."""
+    peak.moment(held, RESIDUAL * plane.of(channels), 8 * channels**2 * plane.size)
 
 
 FAST: Final = Forwards(resnet, spatio_temporal_transformer, transformer, channels_last=True)

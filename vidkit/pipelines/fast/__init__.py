@@ -7,9 +7,10 @@ diffusers' pipelines, networks and blocks stay as they are; layers get other for
 - `kernels`: on a GPU, attention by the kernel that is the quickest there.
 - `layers`: layers around them. Channels lie together in memory (channels last), so that pixels are tokens without a
   copy, attention over frames needs none, and a convolution over time is one over a plane.
-- `operations`: what both are made of; on a GPU by Triton's kernels (`fused`, `triton_kernels`), each of which reads and
-  writes its tensors once. Where Triton does not work, only the blocks are fast there.
-- `guidance`: whether guidance is on is not read from the device at each step.
+- `operations`: what both are made of; on a GPU by Triton's kernels, each of which reads and writes its tensors once:
+  norms and sums (`fused`, `triton_kernels`), and what is done with a product of matrices or a convolution
+  (`fused_products`, `triton_products`). Where Triton does not work, only the blocks are fast there.
+- `svd`: what its pipeline does on the host while the device waits, and the other way round.
 
 Lean execution (`pipelines.lean`) has the layers where a plan takes it: then only the blocks in them are fast.
 """

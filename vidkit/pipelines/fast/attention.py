@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from vidkit.pipelines.fast import fused, fused_products
 from vidkit.pipelines.fast.kernels import attended
-from vidkit.pipelines.fast.operations import add_tokens
+from vidkit.pipelines.fast.operations import begun, ended
 
 if TYPE_CHECKING:
     import torch
@@ -23,22 +24,52 @@ def is_plain(attention: Any) -> bool:
     )
 
 
+def is_over_pictures(attention: Any) -> bool:
+    """Whether it is an autoencoder's, with a norm and a sum of its own."""
+    return (
+        type(attention.processor).__name__ == "AttnProcessor2_0"
+        and type(attention.group_norm).__name__ == "GroupNorm"
+        and all(getattr(attention, norm) is None for norm in ("spatial_norm", "norm_q", "norm_k"))
+        and attention.residual_connection
+        and not attention.norm_cross
+        and attention.rescale_output_factor == 1
+    )
+
+
+def add_attention(
+    attention: Any,
+    norm: Any,
+    tokens: torch.Tensor,
+    attend: Callable[[torch.Tensor], torch.Tensor],
+    shift: torch.Tensor | None = None,
+    *,
+    own: bool = False,
+) -> torch.Tensor:
+    """tokens + a layer of their norm. attend: all of the layer but its last product. shift, own: as of `begun`."""
+    last = attention.to_out[0]
+    normed, total = begun(norm, tokens, last, shift=shift, own=own)
+    return ended(total, last, attend(normed))
+
+
 def over_tokens(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Each row's tokens among themselves: (rows, tokens, channels)."""
-    return joined(attention, *(by_heads(attention, part) for part in projected(attention, tokens)))
+    """Each row's tokens among themselves: (rows, tokens, channels), before the layer's last product."""
+    return joined(*(by_heads(attention, part) for part in projected(attention, tokens)))
 
 
-def add_over_frames(attention: Any, frames: int, tokens: torch.Tensor, target: torch.Tensor) -> None:
-    """Each pixel's frames among themselves, added to `target`. Both (videos x frames, pixels, channels)."""
+def over_frames(attention: Any, frames: int, tokens: torch.Tensor) -> torch.Tensor:
+    """Each pixel's frames among themselves: (videos x frames, pixels, channels), before the layer's last product."""
     import torch
 
     given = projected(attention, tokens)
-    for video, *parts in zip(*(torch.split(whole, frames) for whole in (target, *given)), strict=True):
-        found = joined(attention, *(by_heads(attention, part.transpose(0, 1)) for part in parts))
-        add_tokens(video, found.transpose(0, 1))
+    if fused.takes(tokens) and frames <= fused_products.MOST_FRAMES:
+        return fused_products.over_frames(*given, frames, attention.heads)
+    result = given[0].new_empty(given[0].shape)
+    for target, *parts in zip(*(torch.split(whole, frames) for whole in (result, *given)), strict=True):
+        target.copy_(joined(*(by_heads(attention, part.transpose(0, 1)) for part in parts)).transpose(0, 1))
+    return result
 
 
-def projected(attention: Any, tokens: torch.Tensor) -> Sequence[torch.Tensor]:
+def projected(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values. On a GPU in one product, which reads the tokens once: 0.50 for 1.05 ms of SVD's largest
     maps on an H200. Their weights are put together each time, which takes next to no time there, and are not kept."""
     import torch
@@ -47,8 +78,9 @@ def projected(attention: Any, tokens: torch.Tensor) -> Sequence[torch.Tensor]:
     if tokens.device.type == "cpu" or any(
         type(layer) is not torch.nn.Linear or layer.bias is not None for layer in layers
     ):
-        return [layer(tokens) for layer in layers]
-    return torch.nn.functional.linear(tokens, torch.cat([layer.weight for layer in layers])).chunk(3, -1)
+        return attention.to_q(tokens), attention.to_k(tokens), attention.to_v(tokens)
+    query, key, value = torch.nn.functional.linear(tokens, torch.cat([layer.weight for layer in layers])).chunk(3, -1)
+    return query, key, value
 
 
 def of_one_token(attention: Any, context: torch.Tensor) -> torch.Tensor:
@@ -62,11 +94,9 @@ def by_heads(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     return tokens.view(*tokens.shape[:2], attention.heads, -1).transpose(1, 2)
 
 
-def joined(attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, tokens, channels of a head) each, to the layer's result (rows, tokens, channels)."""
-    found = attended(query, key, value)
-    result: torch.Tensor = attention.to_out[0](found.transpose(1, 2).flatten(2))
-    return result
+def joined(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, tokens, channels of a head) each, to (rows, tokens, channels)."""
+    return attended(query, key, value).transpose(1, 2).flatten(2)
 
 
 class Texts:
@@ -82,7 +112,7 @@ class Texts:
         self._found: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def attended(self, attention: Any, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """tokens: (rows, tokens, channels); context: (rows, words, channels)."""
+        """tokens: (rows, tokens, channels); context: (rows, words, channels). Before the layer's last product."""
         if self._context is None or self._context() is not context:
             self._begin(context)
         if attention not in self._found:
@@ -92,7 +122,8 @@ class Texts:
                 by_heads(attention, attention.to_v(texts)),
             )
         query = attention.to_q(tokens).reshape(len(self._starts), -1, attention.inner_dim)
-        return joined(attention, by_heads(attention, query), *self._found[attention]).reshape(tokens.shape)
+        found = joined(by_heads(attention, query), *self._found[attention])
+        return found.reshape(*tokens.shape[:2], -1)
 
     def _begin(self, context: torch.Tensor) -> None:
         self._found.clear()

@@ -6,10 +6,11 @@ adaptive norms.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vidkit.pipelines.fast.attention import Texts, add_over_frames, is_plain, of_one_token, over_tokens
-from vidkit.pipelines.fast.operations import add_rows, by_video, fed_forward, layer_norm
+from vidkit.pipelines.fast.attention import Texts, add_attention, is_plain, of_one_token, over_frames, over_tokens
+from vidkit.pipelines.fast.operations import add_fed_forward, layer_norm, with_rows
 from vidkit.pipelines.lean.layers import plain
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ def is_basic(block: Any) -> bool:
 
 
 def is_temporal(block: Any) -> bool:
-    return block.attn2 is not None and block._chunk_size is None and is_plain(block.attn1) and is_plain(block.attn2)
+    return (
+        block.is_res
+        and block.attn2 is not None
+        and block._chunk_size is None
+        and is_plain(block.attn1)
+        and is_plain(block.attn2)
+    )
 
 
 def transformer_block(
@@ -50,25 +57,34 @@ def transformer_block(
             cross_attention_kwargs, class_labels, added_cond_kwargs,
         )  # fmt: skip
         return own
-    hidden = over_tokens(block.attn1, positioned(block, layer_norm(block.norm1, hidden_states))).add_(hidden_states)
-    if block.attn2 is not None:
-        add_second_attention(block, texts, hidden, encoder_hidden_states)
-    return hidden.add_(fed_forward(block.ff, layer_norm(block.norm3, hidden)))
+    hidden = add_attention(block.attn1, block.norm1, hidden_states, partial(over_positioned, block, block.attn1))
+    constant = None
+    if block.attn2 is not None and encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1:
+        constant = of_one_token(block.attn2, encoder_hidden_states)[:, 0]
+    elif block.attn2 is not None:
+        hidden = add_second_attention(block, texts, hidden, encoder_hidden_states)
+    return add_fed_forward(block.ff, block.norm3, hidden, constant, own=True)
 
 
-def add_second_attention(block: Any, texts: Texts | None, hidden: torch.Tensor, context: Any) -> None:
-    """To the context, or without one among the tokens again."""
+def add_second_attention(block: Any, texts: Texts | None, hidden: torch.Tensor, context: Any) -> torch.Tensor:
+    """To the context, or without one among the tokens again. Written into the tokens."""
     attention = block.attn2
-    if context is not None and context.shape[1] == 1:
-        add_rows(hidden, of_one_token(attention, context)[:, 0])
-        return
-    normed = positioned(block, layer_norm(block.norm2, hidden))
     if context is None:
-        hidden += over_tokens(attention, normed)
+        attend = partial(over_positioned, block, attention)
     elif texts is None:
-        hidden += attention(normed, encoder_hidden_states=context)
+        normed = positioned(block, layer_norm(block.norm2, hidden))
+        return hidden.add_(attention(normed, encoder_hidden_states=context))
     else:
-        hidden += texts.attended(attention, normed, context)
+        attend = partial(over_text, block, texts, context)
+    return add_attention(attention, block.norm2, hidden, attend, own=True)
+
+
+def over_positioned(block: Any, attention: Any, normed: torch.Tensor) -> torch.Tensor:
+    return over_tokens(attention, positioned(block, normed))
+
+
+def over_text(block: Any, texts: Texts, context: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
+    return texts.attended(block.attn2, positioned(block, normed), context)
 
 
 def positioned(block: Any, normed: torch.Tensor) -> torch.Tensor:
@@ -81,33 +97,34 @@ def motion_block(block: Any, frames: int, hidden: torch.Tensor) -> torch.Tensor:
 
     hidden: (videos x frames, pixels, channels), written into.
     """
+    positions = None
+    if block.pos_embed is not None:
+        positions = block.pos_embed.pe[0, :frames].to(hidden.dtype).repeat(hidden.shape[0] // frames, 1)
     for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
         if attention is not None:
-            normed = layer_norm(norm, hidden)
-            if block.pos_embed is not None:
-                positions = block.pos_embed.pe[0, :frames].to(normed.dtype)
-                normed = add_rows(normed, positions.repeat(normed.shape[0] // frames, 1))
-            add_over_frames(attention, frames, normed, hidden)
-    return hidden.add_(fed_forward(block.ff, layer_norm(block.norm3, hidden)))
+            attend = partial(over_frames, attention, frames)
+            hidden = add_attention(attention, norm, hidden, attend, positions, own=True)
+    return add_fed_forward(block.ff, block.norm3, hidden, own=True)
 
 
 def temporal_block(
-    block: Any, hidden_states: torch.Tensor, num_frames: int, encoder_hidden_states: Any = None
+    block: Any,
+    hidden_states: torch.Tensor,
+    num_frames: int,
+    encoder_hidden_states: Any = None,
+    positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A `TemporalBasicTransformerBlock`'s forward.
 
     hidden_states: (videos x frames, pixels, channels). encoder_hidden_states: (videos, 1, channels), or that for each
-    pixel.
+    pixel. positions: None, or (videos x frames, channels), which are added to the tokens first.
     """
     if not is_temporal(block) or encoder_hidden_states is None or encoder_hidden_states.shape[1] != 1:
-        own: torch.Tensor = plain(block)(hidden_states, num_frames, encoder_hidden_states)
+        given = hidden_states if positions is None else with_rows(hidden_states, positions)
+        own: torch.Tensor = plain(block)(given, num_frames, encoder_hidden_states)
         return own
-    hidden = fed_forward(block.ff_in, layer_norm(block.norm_in, hidden_states))
-    if block.is_res:
-        hidden += hidden_states
-    add_over_frames(block.attn1, num_frames, layer_norm(block.norm1, hidden), hidden)
+    hidden = add_fed_forward(block.ff_in, block.norm_in, hidden_states, positions)
+    hidden = add_attention(block.attn1, block.norm1, hidden, partial(over_frames, block.attn1, num_frames), own=True)
     videos = hidden.shape[0] // num_frames
     context = encoder_hidden_states[:: encoder_hidden_states.shape[0] // videos]
-    add_rows(by_video(hidden, num_frames).flatten(1, 2), of_one_token(block.attn2, context)[:, 0])
-    fed = fed_forward(block.ff, layer_norm(block.norm3, hidden))
-    return hidden.add_(fed) if block.is_res else fed
+    return add_fed_forward(block.ff, block.norm3, hidden, of_one_token(block.attn2, context)[:, 0], own=True)

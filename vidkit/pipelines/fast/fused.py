@@ -57,10 +57,13 @@ def works() -> bool:
     return True
 
 
-def group_norm(norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: bool) -> torch.Tensor:
+def group_norm(
+    norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: bool, more: torch.Tensor | None = None
+) -> torch.Tensor:
     """A `torch.nn.GroupNorm` of rows to which something is added first. rows: (pictures, pixels, channels), contiguous.
 
-    added: (all, channels), each for as many pixels in turn; or (channels,), for all.
+    added: (all, channels), each for as many pixels in turn; or (channels,), for all. more: (channels,), with which the
+    rows themselves become rows + added + more.
     """
     import torch
 
@@ -75,7 +78,7 @@ def group_norm(norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: 
     factors = rows.new_empty((pictures, 2, channels), dtype=torch.float32)
     result = torch.empty_like(rows)
     is_added, column_tiles = added is not None, math.ceil(channels / tile)
-    added = rows if added is None else added.contiguous()
+    added = contiguous(added, rows)
     width = channels // norm.num_groups
     with device_of(rows):
         kernels.group_sums[(shares, column_tiles, pictures)](
@@ -86,13 +89,26 @@ def group_norm(norm: Any, rows: torch.Tensor, added: torch.Tensor | None, silu: 
             is_added, SHARES, power_of_2(width),
         )  # fmt: skip
         kernels.group_norm[(math.ceil(count / step), column_tiles, pictures)](
-            rows, added, factors, result, count, channels, per_added, is_added, silu, step, tile
-        )
+            rows, added, factors, result, contiguous(more, rows), count, channels, per_added,
+            is_added, more is not None, silu, step, tile,
+        )  # fmt: skip
     return result
 
 
-def layer_norm(norm: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """A `torch.nn.LayerNorm` over the last dimension. tokens: contiguous."""
+def layer_norm(
+    norm: Any,
+    tokens: torch.Tensor,
+    added: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+    *,
+    total: torch.Tensor | None = None,
+    more: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A `torch.nn.LayerNorm` of tokens + added, over the last dimension, and shift.
+
+    tokens: contiguous. added, shift: (all, channels), each for as many tokens in turn; of the same shape where both are
+    given. total: gets tokens + added + more, and may be the tokens. more: (channels,).
+    """
     import torch
 
     from vidkit.pipelines.fast import triton_kernels as kernels
@@ -100,12 +116,21 @@ def layer_norm(norm: Any, tokens: torch.Tensor) -> torch.Tensor:
     channels = tokens.shape[-1]
     rows, width = tokens.numel() // channels, power_of_2(channels)
     step = max(1, ELEMENTS // width)
+    by_rows = added if added is not None else shift
     result = torch.empty_like(tokens)
     with device_of(tokens):
         kernels.layer_norm[(math.ceil(rows / step),)](
-            tokens, norm.weight, norm.bias, result, rows, channels, norm.eps, step, width
-        )
+            tokens, contiguous(added, tokens), norm.weight, norm.bias, contiguous(shift, tokens), result,
+            contiguous(more, tokens), tokens if total is None else total, rows, channels,
+            1 if by_rows is None else rows * channels // by_rows.numel(), norm.eps,
+            added is not None, shift is not None, total is not None, more is not None, step, width,
+        )  # fmt: skip
     return result
+
+
+def contiguous(tensor: torch.Tensor | None, instead: torch.Tensor) -> torch.Tensor:
+    """What a kernel is given of a tensor that may not be there: then another, which it does not read."""
+    return instead if tensor is None else tensor.contiguous()
 
 
 def gated(both: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,13 @@ UNFIT: Final = (RuntimeError, ImportError, NotImplementedError, ValueError)
 #: calls that are timed, after one that loads the kernel
 CALLS: Final = 3
 
+#: channels of a head that flash attention takes
+WIDEST_FLASH: Final = 256
+
+#: tokens whose scores are computed at once, and their softmax: 1 GiB in half precision, less than such a map's decoding
+#: takes
+MOST_SCORED: Final = 1 << 14
+
 #: torch's own choice, where none of the others fits
 UNMEASURED: Final = "torch"
 
@@ -46,7 +53,8 @@ def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
     """Scaled dot-product attention. (rows, heads, tokens, channels of a head) each, to the query's shape."""
     if query.device.type != "cuda":  # others have one kernel for what comes here
         return by_torch(query, key, value)
-    return chosen(query, key, value, KERNELS)(query, key, value)
+    is_wide = query.shape[-1] > WIDEST_FLASH and query.shape[-2] <= MOST_SCORED
+    return chosen(query, key, value, WIDE_KERNELS if is_wide else KERNELS)(query, key, value)
 
 
 def chosen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels: Mapping[str, Kernel]) -> Kernel:
@@ -126,6 +134,16 @@ def by_xformers(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> 
     return found.transpose(1, 2)
 
 
+def by_scores(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """With all scores of a row at once."""
+    import torch
+
+    result = torch.empty_like(query)
+    for target, q, k, v in zip(result, query, key, value, strict=True):
+        torch.matmul(torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), -1), v, out=target)
+    return result
+
+
 #: All that compute without the whole matrix of scores, which has no room at these sizes.
 KERNELS: Final[Mapping[str, Kernel]] = {
     "cuDNN": functools.partial(by_backend, "CUDNN_ATTENTION"),
@@ -133,6 +151,9 @@ KERNELS: Final[Mapping[str, Kernel]] = {
     "memory-efficient": functools.partial(by_backend, "EFFICIENT_ATTENTION"),
     "xformers": by_xformers,
 }
+
+#: Of heads wider than most of them take, such as autoencoders have.
+WIDE_KERNELS: Final[Mapping[str, Kernel]] = {**KERNELS, "all scores": by_scores}
 
 
 # --- what is noted ----------------------------------------------------------------------------------------------------

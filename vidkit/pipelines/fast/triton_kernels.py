@@ -52,7 +52,10 @@ def group_sums(  # type: ignore[no-untyped-def]
     tl.store(target + channels, tl.sum(squares, 0), mask=is_there)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+# numbers that differ from layer to layer, which would be compiled for 18 times for SVD
+@triton.jit(  # type: ignore[untyped-decorator,unused-ignore]
+    do_not_specialize=["width", "shares", "rows_per_added"]
+)
 def group_factors(  # type: ignore[no-untyped-def]
     source, added, sums, weight, bias, factors, rows, channels, width, shares, rows_per_added, epsilon,
     HAS_ADDED: tl.constexpr, SHARES: tl.constexpr, WIDTH: tl.constexpr,
@@ -95,10 +98,10 @@ def group_factors(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def group_norm(  # type: ignore[no-untyped-def]
-    source, added, factors, target, rows, channels, rows_per_added,
-    HAS_ADDED: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    source, added, factors, target, more, rows, channels, rows_per_added,
+    HAS_ADDED: tl.constexpr, HAS_MORE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """A group norm by its factors, and SiLU of it. target: as the source."""
+    """A group norm by its factors, and SiLU of it. target: as the source. more: (channels,), added to the source."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     picture = tl.program_id(2).to(tl.int64)
@@ -108,10 +111,13 @@ def group_norm(  # type: ignore[no-untyped-def]
     place = where[:, None] * channels + channel[None, :]
     value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
     if HAS_ADDED:
-        more = (where // rows_per_added)[:, None] * channels + channel[None, :]
-        value += tl.load(added + more, mask=mask, other=0).to(tl.float32)
+        of_added = (where // rows_per_added)[:, None] * channels + channel[None, :]
+        value += tl.load(added + of_added, mask=mask, other=0).to(tl.float32)
     factor = tl.load(factors + picture * 2 * channels + channel, mask=is_there, other=0)
     shift = tl.load(factors + picture * 2 * channels + channels + channel, mask=is_there, other=0)
+    if HAS_MORE:
+        own = value + tl.load(more + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+        tl.store(source + place, own.to(source.dtype.element_ty), mask=mask)
     value = value * factor[None, :] + shift[None, :]
     if SILU:
         value = value * tl.sigmoid(value)
@@ -120,20 +126,35 @@ def group_norm(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def layer_norm(  # type: ignore[no-untyped-def]
-    source, weight, bias, target, rows, channels, epsilon,
+    source, added, weight, bias, shift, target, more, total, rows, channels, rows_per_added, epsilon,
+    HAS_ADDED: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MORE: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Of each row by itself. source, target: (rows, channels); CHANNELS holds all of them."""
+    """Of each row by itself: target = norm(source + added) + shift, total = source + added + more.
+
+    source, target, total: (rows, channels); CHANNELS holds all of them. added, shift: (all, channels), each for so many
+    rows of the source in turn. more: (channels,). total may be the source.
+    """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     is_there = channel < channels
     mask = (row < rows)[:, None] & is_there[None, :]
     place = row[:, None] * channels + channel[None, :]
+    of_added = (row // rows_per_added)[:, None] * channels + channel[None, :]
     value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
+    if HAS_ADDED:
+        value += tl.load(added + of_added, mask=mask, other=0).to(tl.float32)
+    if HAS_TOTAL:
+        sum_of_all = value
+        if HAS_MORE:
+            sum_of_all += tl.load(more + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+        tl.store(total + place, sum_of_all.to(total.dtype.element_ty), mask=mask)
     apart = tl.where(mask, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
     factor = 1.0 / tl.sqrt(tl.sum(apart * apart, 1) / channels + epsilon)
     result = apart * factor[:, None] * tl.load(weight + channel, mask=is_there, other=0).to(tl.float32)[None, :]
     result += tl.load(bias + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+    if HAS_SHIFT:
+        result += tl.load(shift + of_added, mask=mask, other=0).to(tl.float32)
     tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
 
 

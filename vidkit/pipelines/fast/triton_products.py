@@ -1,0 +1,155 @@
+"""Triton kernels around products of matrices and convolutions: a feed-forward's gate, attention over frames, and
+upsampling, each without the tensors that would lie between.
+
+Products are summed up in single precision. `fused` has what calls them; imported where Triton is.
+"""
+
+from __future__ import annotations
+
+import triton  # type: ignore[import-untyped,unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
+
+#: 1 / the square root of 2, of GELU by the error function
+HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
+
+#: exp(x) is 2 to the power of so much times x
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def error_function(x):  # type: ignore[no-untyped-def]
+    """Off by 1.5e-7 at most: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. CUDA's own takes twice
+    as many instructions, and here they are as long as the product."""
+    size = tl.abs(x)
+    t = 1.0 / (1.0 + 0.3275911 * size)
+    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
+    value = 1.0 - series * tl.exp(-size * size)
+    return tl.where(x < 0, -value, value)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def geglu(  # type: ignore[no-untyped-def]
+    tokens, weight, bias, target, rows, channels, inputs,
+    HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, INPUTS: tl.constexpr, TOGETHER: tl.constexpr,
+    BAND: tl.constexpr,
+):  # fmt: skip
+    """target = value x GELU(gate), where both are products of the tokens.
+
+    tokens: (rows, inputs), weight: (2 x channels, inputs), target: (rows, channels), as tensor descriptors in blocks of
+    (ROWS, INPUTS), (2 x CHANNELS, INPUTS) and (ROWS, CHANNELS). bias: (2 x channels,). Of weight and bias TOGETHER rows
+    of the value and as many of the gate take turns, so that both are in one thread's registers. Each program takes one
+    block after the other, BAND of them below each other in turn, whose weights are the same.
+    """
+    down, across = tl.cdiv(rows, ROWS), tl.cdiv(channels, CHANNELS)
+    for block in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=True):
+        first = block // (BAND * across) * BAND
+        height = tl.minimum(down - first, BAND)
+        within = block % (BAND * across)
+        row, channel = (first + within % height) * ROWS, within // height * CHANNELS
+        both = tl.zeros((ROWS, 2 * CHANNELS), tl.float32)
+        for start in range(0, inputs, INPUTS):
+            both = tl.dot(tokens.load([row, start]), weight.load([2 * channel, start]).T, both)
+        if HAS_BIAS:
+            column = 2 * channel + tl.arange(0, 2 * CHANNELS)
+            both += tl.load(bias + column, mask=column < 2 * channels, other=0).to(tl.float32)[None, :]
+        turns = tl.reshape(both, (ROWS, CHANNELS // TOGETHER, 2, TOGETHER))
+        value, gate = tl.split(tl.permute(turns, (0, 1, 3, 2)))
+        value, gate = tl.reshape(value, (ROWS, CHANNELS)), tl.reshape(gate, (ROWS, CHANNELS))
+        value = value * 0.5 * gate * (1.0 + error_function(gate * HALF_ROOT))
+        target.store([row, channel], value.to(target.dtype))
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def over_frames(  # type: ignore[no-untyped-def]
+    query, key, value, target, pixels, frames, heads, width, scale, query_row, key_row, value_row,
+    TOKENS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Attention of each pixel's frames among themselves, by one head of some pixels a program.
+
+    query, key, value: (videos x frames, pixels, heads x width), with so many values from a pixel to the next. target:
+    the same, contiguous. scale: of the scores. TOKENS: at least the frames. WIDTH: at least a head's channels.
+    """
+    block, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    at_once = TOKENS // frames
+    token = tl.arange(0, TOKENS)
+    pixel = block * at_once + token // frames
+    row = (tl.program_id(1) * frames + token % frames).to(tl.int64) * pixels + pixel
+    channel = head * width + tl.arange(0, WIDTH)
+    is_there = (token < at_once * frames) & (pixel < pixels)
+    mask = is_there[:, None] & (tl.arange(0, WIDTH) < width)[None, :]
+    q = tl.load(query + row[:, None] * query_row + channel[None, :], mask=mask, other=0)
+    k = tl.load(key + row[:, None] * key_row + channel[None, :], mask=mask, other=0)
+    v = tl.load(value + row[:, None] * value_row + channel[None, :], mask=mask, other=0)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)
+    scores = tl.where(pixel[:, None] == pixel[None, :], scores, float("-inf"))
+    shares = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    result = tl.dot(shares.to(v.dtype), v, input_precision="ieee") / tl.sum(shares, 1)[:, None]
+    place = row[:, None] * (heads * width) + channel[None, :]
+    tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def folded_weight(  # type: ignore[no-untyped-def]
+    weight, target, outputs, inputs, of_output, of_input, of_row, of_column, INPUTS: tl.constexpr
+):
+    """Of a convolution over 3 x 3 pixels of a map that was made twice as large, the four over 2 x 2 of the small one.
+
+    Pixels of the large map that come from the same small one have one weight, their sum. weight: (outputs, inputs, 3,
+    3), of any strides. target: (2, 2, outputs, 2, 2, inputs), the first two the rows and columns of the large map in
+    turn.
+    """
+    output = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * INPUTS + tl.arange(0, INPUTS)
+    mask = channel < inputs
+    for a in tl.static_range(2):
+        for b in tl.static_range(2):
+            for y in tl.static_range(2):
+                for x in tl.static_range(2):
+                    total = tl.zeros((INPUTS,), tl.float32)
+                    # of three rows the first and the other two, in the large map's even rows; else the other way round
+                    for row in tl.static_range(y * (1 + a), 1 + a + y * (2 - a)):
+                        for column in tl.static_range(x * (1 + b), 1 + b + x * (2 - b)):
+                            place = output * of_output + channel * of_input + row * of_row + column * of_column
+                            total += tl.load(weight + place, mask=mask, other=0).to(tl.float32)
+                    place = (((2 * a + b) * outputs + output) * 4 + 2 * y + x) * inputs + channel
+                    tl.store(target + place, total.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def unfolded(  # type: ignore[no-untyped-def]
+    source, bias, target, height, width, channels, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """The large map of what the four convolutions gave, and a bias.
+
+    source: (pictures, height + 1, width + 1, 2, 2, channels). target: (pictures, 2 x height, 2 x width, channels).
+    """
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    picture = tl.program_id(2).to(tl.int64)
+    y, x = pixel // (2 * width), pixel % (2 * width)
+    mask = (y < 2 * height)[:, None] & (channel < channels)[None, :]
+    small = (picture * (height + 1) + y // 2 + y % 2) * (width + 1) + x // 2 + x % 2
+    place = (small * 4 + 2 * (y % 2) + x % 2)[:, None] * channels + channel[None, :]
+    value = tl.load(source + place, mask=mask, other=0)
+    if HAS_BIAS:
+        more = tl.load(bias + channel, mask=channel < channels, other=0).to(tl.float32)
+        value = value.to(tl.float32) + more[None, :]
+    place = (picture * 4 * height * width + pixel)[:, None] * channels + channel[None, :]
+    tl.store(target + place, value.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def doubled(  # type: ignore[no-untyped-def]
+    source, target, height, width, rows, columns, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """Each pixel as four. source: (pictures, height, width, channels). target: (pictures, rows, columns, channels), of
+    which the last row and column may be missing."""
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    picture = tl.program_id(2).to(tl.int64)
+    y, x = pixel // columns, pixel % columns
+    mask = (y < rows)[:, None] & (channel < channels)[None, :]
+    place = ((picture * height + y // 2) * width + x // 2)[:, None] * channels + channel[None, :]
+    value = tl.load(source + place, mask=mask, other=0)
+    place = (picture * rows * columns + pixel)[:, None] * channels + channel[None, :]
+    tl.store(target + place, value, mask=mask)
