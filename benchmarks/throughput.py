@@ -70,7 +70,7 @@ def main() -> int:
     for (speed, case), rate in rates.items():
         print(f"{speed:6} {case:24} {rate:6.2f} clips a minute, x{rate / rates[speed, 'one worker']:.3f}")
     two = {speed: rate for (speed, case), rate in rates.items() if case == "two GPUs"}
-    return int(any(rate < PROMISED * rates[speed, "one runner"] for speed, rate in two.items()))
+    return int(any(rate < PROMISED * rates[speed, "one worker"] for speed, rate in two.items()))
 
 
 def count_of_gpus() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -23,7 +24,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.models.upsampling import Upsample2D
 
-from vidkit.pipelines.fast import fused, fused_products, installing, operations
+from vidkit.pipelines.fast import blocks, fused, fused_products, installing, layers, operations
 
 FRAMES = 2
 
@@ -79,11 +80,17 @@ def product_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float
         for bias in (True, False):
             projection = torch.nn.Linear(inputs, 2 * channels, bias, device, dtype)
             tokens = torch.randn(2, rows, inputs).to(device, dtype)
-            if fused_products.takes_geglu(tokens, projection):
+            if block := fused_products.block_for(tokens, projection):
                 value, gate = in_double(projection)(tokens.double().cpu()).chunk(2, -1)
-                found = fused_products.geglu(tokens, projection)
+                found = fused_products.geglu(tokens, projection, block)
                 yield f"GEGLU of {tokens.shape}, {bias}", error(found, value * torch.nn.functional.gelu(gate))
-    for frames, pixels, heads, width in ((25, 7, 2, 40), (16, 5, 3, 16), (40, 3, 1, 64), (100, 2, 1, 20)):
+    for frames, pixels, heads, width in (
+        (25, 7, 2, 40),
+        (1, 40, 1, 16),
+        (16, 5, 3, 16),
+        (40, 3, 1, 64),
+        (100, 2, 1, 20),
+    ):
         parts = torch.randn(2 * frames, pixels, 3 * heads * width).to(device, dtype)
         given = [
             part.double().cpu().unflatten(0, (2, frames)).unflatten(-1, (heads, width)) for part in parts.chunk(3, -1)
@@ -118,6 +125,11 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
         ),
         "transformer": (
             Transformer2DModel(**heads, cross_attention_dim=16, norm_num_groups=8),
+            (maps,),
+            {"encoder_hidden_states": text, "return_dict": False},
+        ),
+        "transformer whose norms have no weights": (
+            Transformer2DModel(**heads, cross_attention_dim=16, norm_num_groups=8, norm_elementwise_affine=False),
             (maps,),
             {"encoder_hidden_states": text, "return_dict": False},
         ),
@@ -165,10 +177,26 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
         forwards = Counted()
         installing.install_blocks(layer, None)
         (installing.install_layers if hasattr(layer, "conv_in") else installing.install_inner)(layer)
-        with forwards:
+        with forwards, without_plain():
             result = called(layer, device, dtype, arguments, options)
         assert forwards.count, f"{name} was not computed by Triton's kernels"
         yield f"{name}, as a share of plain's", error(result, exact) / plain
+
+
+@contextmanager
+def without_plain() -> Iterator[None]:
+    """Meanwhile a layer that is not computed here, but by diffusers' own forward, fails."""
+    before = layers.plain
+
+    def plain(module: Any) -> Any:
+        assert isinstance(module, torch.nn.Conv2d), f"{type(module).__name__} is computed by diffusers"
+        return before(module)
+
+    layers.plain = blocks.plain = plain
+    try:
+        yield
+    finally:
+        layers.plain = blocks.plain = before
 
 
 class Counted:

@@ -165,6 +165,24 @@ def test_a_lora_is_in_the_fast_layers_too(tiny_animatediff: TinyAnimateDiff, ima
     warm.unload()
 
 
+def test_weights_are_laid_back_that_a_lora_stood_for(
+    tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where convolutions' weights lie in another order meanwhile."""
+    monkeypatch.setattr(installing, "stays_on_a_gpu", lambda weight: True)
+    request = clips.animatediff_request(tiny_animatediff, image)
+    warm = vidkit.generation.WarmModels()
+    pipe = warm.pipeline(clips.prepared(request), FAST)
+    lora = lora_files.save(
+        lora_files.kohya(lora_files.pairs_for(pipe, ("conv1",), inside="resnets")), tmp_path / "l.safetensors"
+    )
+    pipe = warm.pipeline(clips.prepared(request | {"loras": f"{lora}:0.5"}), FAST)
+    assert not pipe.unet.mid_block.resnets[0].conv2.weight.is_contiguous()
+    unet = pipe.unet
+    warm.unload()
+    assert [name for name, weight in unet.named_parameters() if not weight.is_contiguous()] == []
+
+
 @svd
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_in_half_precision_the_error_is_that_of_plain_diffusers(single: tuple[Job, Any], dtype: torch.dtype) -> None:

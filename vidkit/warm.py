@@ -132,8 +132,8 @@ class WarmModels:
         self._key, self._pipe = None, None
 
     def _release(self) -> None:
+        remove_loras(self._pipe)  # first, so that what is taken back of the weights is of those that sums stand for
         release(self._pipe)
-        remove_loras(self._pipe)  # the weights that their sums stand for go where the others go
         self._plan = None
 
 

@@ -1,6 +1,7 @@
 """Bytes of the tensors alive at once in layers of speed fast on a GPU (`vidkit.pipelines.fast`), read off their code.
 
-Convolutions take maps as they lie, and their weights in another layout. Layers have the names of `activations`.
+Convolutions take maps as they lie, and of weights that wait on the host a copy in another layout. Layers have the names
+of `activations`.
 """
 
 from __future__ import annotations

@@ -37,67 +37,6 @@ MOST_FRAMES: Final = 128
 LEAST_WIDTH: Final = 16
 
 
-def takes_geglu(tokens: torch.Tensor, projection: Any) -> bool:
-    """Whether `geglu` computes with these: of half precision, in rows of 16 bytes, where Triton compiles it."""
-    import torch
-
-    return (
-        type(projection) is torch.nn.Linear
-        and tokens.dtype.itemsize == 2
-        and tokens.dtype == projection.weight.dtype
-        and projection.in_features % TOGETHER == 0
-        and projection.out_features % (2 * TOGETHER) == 0
-        and (not tokens.is_cuda or has_geglu())
-    )
-
-
-@functools.cache
-def has_geglu() -> bool:
-    """Whether Triton compiles `geglu` here: for all sizes that are multiples of 16, so that it is compiled once."""
-    import torch
-
-    try:
-        tokens = torch.zeros(16, 64, dtype=torch.float16, device="cuda")
-        geglu(tokens, torch.nn.Linear(64, 128, dtype=torch.float16, device="cuda"))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
-        logger.info("no GEGLU in one kernel here: %s", (str(error) or type(error).__name__).splitlines()[0][:300])
-        return False
-    return True
-
-
-def geglu(tokens: torch.Tensor, projection: Any) -> torch.Tensor:
-    """A GEGLU of (..., inputs), by its projection's two halves: (..., channels). The two halves are never in memory,
-    which are twice as large as the result: 1.70 ms for 2.25 of SVD's largest maps on an H200."""
-    from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped,unused-ignore]
-
-    from vidkit.pipelines.fast import triton_products as kernels
-
-    rows = tokens.reshape(-1, tokens.shape[-1])
-    channels = projection.out_features // 2
-    result = rows.new_empty((rows.shape[0], channels))
-    block = block_of_product(tokens.device)
-    count = math.ceil(rows.shape[0] / block.rows) * math.ceil(channels / block.channels)
-    with device_of(tokens):
-        kernels.geglu[(min(count, block.programs) if block.programs else count,)](
-            TensorDescriptor.from_tensor(rows, [block.rows, block.inputs]),
-            TensorDescriptor.from_tensor(in_turns(projection.weight), [2 * block.channels, block.inputs]),
-            in_turns(projection.weight if projection.bias is None else projection.bias),
-            TensorDescriptor.from_tensor(result, [block.rows, block.channels]),
-            rows.shape[0], channels, rows.shape[1],
-            projection.bias is not None, block.rows, block.channels, block.inputs, TOGETHER, BAND,
-            num_warps=block.warps, num_stages=block.stages,
-        )  # fmt: skip
-    return result.view(*tokens.shape[:-1], channels)
-
-
-def in_turns(halves: torch.Tensor) -> torch.Tensor:
-    """Rows of the first half and of the second take turns, some at a time."""
-    turns = halves.reshape(2, -1, TOGETHER, *halves.shape[1:]).transpose(0, 1)
-    return turns.reshape(halves.shape)
-
-
 @dataclass(frozen=True)
 class Block:
     """What a program of `geglu` computes at once. programs: how many there are at most; 0: one for each block."""
@@ -110,16 +49,80 @@ class Block:
     programs: int = 0
 
 
+#: takes 64 KiB of a multiprocessor's shared memory
+SMALL_BLOCK: Final = Block(128, 64, 64, 4, 2)
+
+
 @functools.cache
-def block_of_product(device: torch.device) -> Block:
-    """The quicker one on an H200, where a multiprocessor has the shared memory for it; else one that takes 64 KiB."""
+def block_of_product(device: torch.device) -> Block | None:
+    """The quickest that Triton compiles here; None: none. On an H200 the large one takes 1.28 for 1.41 ms.
+
+    It is tried with sizes that are multiples of 16, for all of which it is compiled once.
+    """
     import torch
 
-    if device.type == "cuda":
-        card: Any = torch.cuda.get_device_properties(device)
-        if card.shared_memory_per_block_optin >= LARGE_BLOCK_BYTES:
-            return Block(128, 128, 64, 8, 3, programs=card.multi_processor_count)
-    return Block(128, 64, 64, 4, 2)
+    if device.type != "cuda":
+        return SMALL_BLOCK
+    nothing_drawn = torch.nn.Linear(64, 128, dtype=torch.float16, device="meta")
+    projection = nothing_drawn.to_empty(device=device)
+    card: Any = torch.cuda.get_device_properties(device)
+    large = Block(128, 128, 64, 8, 3, programs=card.multi_processor_count)
+    for block in (large, SMALL_BLOCK) if card.shared_memory_per_block_optin >= LARGE_BLOCK_BYTES else (SMALL_BLOCK,):
+        try:
+            geglu(torch.zeros(16, 64, dtype=torch.float16, device=device), projection, block)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
+            reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+            logger.info("no GEGLU in one kernel by %s: %s", block, reason)
+        else:
+            return block
+    return None
+
+
+def block_for(tokens: torch.Tensor, projection: Any) -> Block | None:
+    """With which `geglu` computes these: of half precision, in rows of 16 bytes. None: it does not."""
+    import torch
+
+    fits = (
+        type(projection) is torch.nn.Linear
+        and tokens.dtype.itemsize == 2
+        and tokens.dtype == projection.weight.dtype
+        and projection.in_features % TOGETHER == 0
+        and projection.out_features % (2 * TOGETHER) == 0
+    )
+    return block_of_product(tokens.device) if fits else None
+
+
+def geglu(tokens: torch.Tensor, projection: Any, block: Block) -> torch.Tensor:
+    """A GEGLU of (..., inputs), by its projection's two halves: (..., channels). The two halves are never in memory,
+    which are twice as large as the result: 1.70 ms for 2.25 of SVD's largest maps on an H200."""
+    from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped,unused-ignore]
+
+    from vidkit.pipelines.fast import triton_products as kernels
+
+    rows = tokens.reshape(-1, tokens.shape[-1])
+    channels = projection.out_features // 2
+    result = rows.new_empty((rows.shape[0], channels))
+    bias = projection.bias if projection.bias is None else in_turns(projection.bias)
+    count = math.ceil(rows.shape[0] / block.rows) * math.ceil(channels / block.channels)
+    with device_of(tokens):
+        kernels.geglu[(min(count, block.programs) if block.programs else count,)](
+            TensorDescriptor.from_tensor(rows, [block.rows, block.inputs]),
+            TensorDescriptor.from_tensor(in_turns(projection.weight), [2 * block.channels, block.inputs]),
+            contiguous(bias, result),
+            TensorDescriptor.from_tensor(result, [block.rows, block.channels]),
+            rows.shape[0], channels, rows.shape[1],
+            bias is not None, block.rows, block.channels, block.inputs, TOGETHER, BAND,
+            num_warps=block.warps, num_stages=block.stages,
+        )  # fmt: skip
+    return result.view(*tokens.shape[:-1], channels)
+
+
+def in_turns(halves: torch.Tensor) -> torch.Tensor:
+    """Rows of the first half and of the second take turns, some at a time."""
+    turns = halves.reshape(2, -1, TOGETHER, *halves.shape[1:]).transpose(0, 1)
+    return turns.reshape(halves.shape)
 
 
 def over_frames(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, frames: int, heads: int) -> torch.Tensor:

@@ -160,7 +160,8 @@ def spatio_temporal_up_block(
     skips, hidden = list(res_hidden_states_tuple), hidden_states
     transformers = getattr(module, "attentions", None) or [None] * len(module.resnets)
     for layer, attention in zip(module.resnets, transformers, strict=True):
-        hidden = layer(joined(hidden, skips.pop()), temb, image_only_indicator=image_only_indicator)
+        hidden = joined(hidden, skips.pop())  # on its own, so that what it is made of goes before the layer
+        hidden = layer(hidden, temb, image_only_indicator=image_only_indicator)
         if attention is not None:
             (hidden,) = attention(
                 hidden,

@@ -6,6 +6,7 @@ together in memory. What a function says it writes into may also come back untou
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.pipelines.fast import fused, fused_products
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 #: Bytes of a feed-forward layer's inner values that a CPU computes at once: with as many beside them they are still in
 #: a core's cache (2 MiB on most of today's servers, 1 to 2 on desktops) when they are read again.
 CACHED_BYTES: Final = 1 << 20
+
+#: slices of a GEGLU on a GPU where its product and gate are not one kernel
+SLICES: Final = 16
 
 
 def as_tokens(maps: torch.Tensor) -> torch.Tensor:
@@ -107,6 +111,8 @@ def begun(
     normed: torch.Tensor = norm(tokens)
     if shift is not None:
         normed = add_rows(normed.view(shift.shape[0], -1, normed.shape[-1]), shift).view(normed.shape)
+    if fused.takes(tokens) and adds_itself(last):
+        tokens = tokens.clone() if last.bias is None else tokens + last.bias
     return normed, tokens
 
 
@@ -255,10 +261,18 @@ def add_fed_forward(
 
 
 def gated(projection: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """A GEGLU's value times GELU of its gate."""
-    if fused_products.takes_geglu(tokens, projection):
-        return fused_products.geglu(tokens, projection)
-    return fused.gated(projection(tokens))
+    """A GEGLU's value times GELU of its gate. Where that is not one kernel, in slices: of all tokens the two are twice
+    as large as the result."""
+    import torch
+
+    if block := fused_products.block_for(tokens, projection):
+        return fused_products.geglu(tokens, projection, block)
+    rows = tokens.flatten(0, -2)
+    result = rows.new_empty((rows.shape[0], projection.out_features // 2))
+    at_once = math.ceil(rows.shape[0] / SLICES)
+    for part, target in zip(torch.split(rows, at_once), torch.split(result, at_once), strict=True):
+        target.copy_(fused.gated(projection(part)))
+    return result.view(*tokens.shape[:-1], -1)
 
 
 def fed_in_slices(layer: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Triton kernels around products of matrices and convolutions: a feed-forward's gate, attention over frames, and
 upsampling, each without the tensors that would lie between.
 
-Products are summed up in single precision. `fused` has what calls them; imported where Triton is.
+Products are summed up in single precision. `fused_products` has what calls them; imported where Triton is.
 """
 
 from __future__ import annotations
