@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from vidkit.pipelines.fast.fused import tiles
 pytest.importorskip("triton", reason="Triton has no wheels for this system")
 
 #: what the errors to double precision may be: some of the last digits
-MOST_ERROR = {"float32": 4e-6, "float16": 4e-4}
+MOST_ERROR = {"float32": 4e-6, "float16": 3e-4}
+
+#: the same of upsampling, whose weights are sums that are rounded before the product is
+MOST_ERROR_UPSAMPLED = {"float32": 4e-6, "float16": 4e-4}
 
 #: as a multiple of the error of what diffusers computes
 MOST_SHARE = 2.0
@@ -37,12 +41,19 @@ def interpreted() -> dict[str, dict[str, float]]:
     return found
 
 
+def too_large(errors: Mapping[str, float], dtype: str) -> dict[str, float]:
+    def bound(name: str) -> float:
+        return (MOST_ERROR_UPSAMPLED if name.startswith("upsampled") else MOST_ERROR)[dtype]
+
+    return {name: error for name, error in errors.items() if not error < bound(name)}
+
+
 @pytest.mark.parametrize("dtype", MOST_ERROR)
 def test_kernels_are_right_to_the_last_digits(interpreted: dict[str, dict[str, float]], dtype: str) -> None:
     errors = interpreted[dtype]
     products = 7 + 4 * (dtype == "float16")  # a GEGLU is computed in half precision alone
     assert len(errors) == 11 * len(fused_cases.SHAPES) + products
-    assert {name: error for name, error in errors.items() if not error < MOST_ERROR[dtype]} == {}
+    assert too_large(errors, dtype) == {}
 
 
 def test_layers_are_as_right_as_diffusers(interpreted: dict[str, dict[str, float]]) -> None:
@@ -88,5 +99,5 @@ def test_on_a_gpu_kernels_and_layers_are_right_in_half_precision() -> None:
         shares = dict(fused_cases.layer_errors("cuda", torch.float16))
     assert len(products) == 11, "Triton compiles no GEGLU"
     errors |= products
-    assert {name: error for name, error in errors.items() if not error < MOST_ERROR["float16"]} == {}
+    assert too_large(errors, "float16") == {}
     assert {name: share for name, share in shares.items() if not share < MOST_SHARE} == {}

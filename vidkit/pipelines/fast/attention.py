@@ -15,22 +15,21 @@ if TYPE_CHECKING:
 
 
 def is_plain(attention: Any) -> bool:
-    """Whether it is of the kind that is computed here: no IP-adapter's, no norms or sums of its own."""
-    return (
-        type(attention.processor).__name__ == "AttnProcessor2_0"
-        and all(getattr(attention, norm) is None for norm in ("group_norm", "spatial_norm", "norm_q", "norm_k"))
-        and not (attention.norm_cross or attention.residual_connection)
-        and attention.rescale_output_factor == 1
-    )
+    """Whether it is a transformer block's of the kind that is computed here: no IP-adapter's, no norm or sum of its
+    own."""
+    return is_usual(attention) and attention.group_norm is None and not attention.residual_connection
 
 
 def is_over_pictures(attention: Any) -> bool:
     """Whether it is an autoencoder's, with a norm and a sum of its own."""
+    has_norm = type(attention.group_norm).__name__ == "GroupNorm"
+    return is_usual(attention) and has_norm and attention.residual_connection
+
+
+def is_usual(attention: Any) -> bool:
     return (
         type(attention.processor).__name__ == "AttnProcessor2_0"
-        and type(attention.group_norm).__name__ == "GroupNorm"
         and all(getattr(attention, norm) is None for norm in ("spatial_norm", "norm_q", "norm_k"))
-        and attention.residual_connection
         and not attention.norm_cross
         and attention.rescale_output_factor == 1
     )

@@ -33,6 +33,9 @@ LEAST_TOKENS: Final = 32
 #: frames that such a program has at most
 MOST_FRAMES: Final = 128
 
+#: inputs of a convolution whose weights one program folds
+INPUTS_FOLDED: Final = 256
+
 #: of a product of matrices, on tensor cores
 LEAST_WIDTH: Final = 16
 
@@ -159,8 +162,8 @@ def upsampled(convolution: Any, maps: torch.Tensor) -> torch.Tensor:
     empty = functools.partial(torch.empty, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     weight = empty((4 * outputs, inputs, 2, 2))
     with device_of(maps):
-        kernels.folded_weight[(outputs, math.ceil(inputs / 256))](
-            convolution.weight, weight, outputs, inputs, *convolution.weight.stride(), 256
+        kernels.folded_weight[(outputs, math.ceil(inputs / INPUTS_FOLDED))](
+            convolution.weight, weight, outputs, inputs, *convolution.weight.stride(), INPUTS_FOLDED
         )
     parts = torch.nn.functional.conv2d(maps, weight, padding=1).contiguous(memory_format=torch.channels_last)
     result: torch.Tensor = empty((pictures, outputs, 2 * height, 2 * width))

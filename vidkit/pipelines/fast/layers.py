@@ -15,12 +15,13 @@ from vidkit.pipelines.fast.operations import (
     begun_maps,
     by_video,
     channels_last,
+    concatenated,
     convolved,
     ended_maps,
     group_norm,
-    joined,
     mix,
     over_time,
+    projected,
     sum_of,
 )
 from vidkit.pipelines.lean.layers import plain
@@ -160,7 +161,7 @@ def spatio_temporal_up_block(
     skips, hidden = list(res_hidden_states_tuple), hidden_states
     transformers = getattr(module, "attentions", None) or [None] * len(module.resnets)
     for layer, attention in zip(module.resnets, transformers, strict=True):
-        hidden = joined(hidden, skips.pop())  # on its own, so that what it is made of goes before the layer
+        hidden = concatenated(hidden, skips.pop())  # on its own, so that what it is made of goes before the layer
         hidden = layer(hidden, temb, image_only_indicator=image_only_indicator)
         if attention is not None:
             (hidden,) = attention(
@@ -214,13 +215,6 @@ def transformer(module: Any, hidden_states: torch.Tensor, return_dict: bool = Tr
             cross_attention_kwargs=options.get("cross_attention_kwargs"),
         )
     return (ended_maps(source, module.proj_out, tokens),)
-
-
-def projected(projection: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """By a linear layer, or by what is the same, a convolution over one pixel."""
-    import torch
-
-    return torch.nn.functional.linear(tokens, projection.weight.flatten(1), projection.bias)
 
 
 def motion_module(

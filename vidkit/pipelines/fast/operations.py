@@ -37,7 +37,7 @@ def by_video(tokens: torch.Tensor, frames: int) -> torch.Tensor:
     return tokens.view(-1, frames, *tokens.shape[1:])
 
 
-def joined(*maps: torch.Tensor) -> torch.Tensor:
+def concatenated(*maps: torch.Tensor) -> torch.Tensor:
     """One map with the channels of several."""
     import torch
 
@@ -134,14 +134,18 @@ def begun_maps(norm: Any, maps: torch.Tensor, last: Any) -> torch.Tensor:
 
 
 def ended_maps(total: torch.Tensor, last: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """last: a linear layer, or what is the same, a convolution over one pixel. tokens: (pictures, pixels, channels)."""
+    """last: as of `projected`. tokens: (pictures, pixels, channels)."""
+    if fused.takes(total):
+        as_tokens(total).flatten(0, 1).addmm_(tokens.flatten(0, 1), last.weight.flatten(1).t())
+        return total
+    return as_maps(projected(last, tokens), total.shape[2]).add_(total)
+
+
+def projected(projection: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """By a linear layer, or by what is the same, a convolution over one pixel."""
     import torch
 
-    weight = last.weight.flatten(1)
-    if fused.takes(total):
-        as_tokens(total).flatten(0, 1).addmm_(tokens.flatten(0, 1), weight.t())
-        return total
-    return as_maps(torch.nn.functional.linear(tokens, weight, last.bias), total.shape[2]).add_(total)
+    return torch.nn.functional.linear(tokens, projection.weight.flatten(1), projection.bias)
 
 
 def adds_itself(last: Any) -> bool:

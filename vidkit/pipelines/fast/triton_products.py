@@ -9,8 +9,7 @@ from __future__ import annotations
 import triton  # type: ignore[import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
 
-#: 1 / the square root of 2, of GELU by the error function
-HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
+from vidkit.pipelines.fast.triton_kernels import HALF_ROOT
 
 #: exp(x) is 2 to the power of so much times x
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
