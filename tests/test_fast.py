@@ -14,6 +14,7 @@ import clips
 import lora_files
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from tiny_models import TinyAnimateDiff
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +27,7 @@ from vidkit.device import Plan
 from vidkit.pipelines import fast
 from vidkit.pipelines.fast import installing
 from vidkit.pipelines.fast.attention import first_rows
-from vidkit.pipelines.fast.svd import made_small
+from vidkit.pipelines.fast.waiting import made_small
 from vidkit.placement import place, release
 from vidkit.warm import fresh_pipeline
 
@@ -271,6 +272,24 @@ def test_no_step_asks_the_device_whether_guidance_is_on(single: tuple[Job, Any])
     unguided = replace(job, params=job.params.replace(max_guidance_scale=1.0))
     exact = latents_with(unguided, pipe, EXACT)
     assert error(latents_with(unguided, pipe, FAST), exact) < 1e-4
+
+
+def test_no_clip_looks_through_all_layers_for_where_it_computes(
+    single: tuple[Job, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, pipe = single
+    looked = []
+
+    def look(pipe: Any) -> torch.device:
+        looked.append(pipe)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(DiffusionPipeline, "_execution_device", property(look))
+    latents_with(job, pipe, EXACT)
+    assert looked
+    looked.clear()
+    latents_with(job, pipe, FAST)
+    assert not looked
 
 
 @svd

@@ -17,7 +17,6 @@ import torch
 from vidkit.device import Plan
 from vidkit.pipelines import fast
 from vidkit.pipelines.fast import fused
-from vidkit.pipelines.fast.fused import tiles
 
 pytest.importorskip("triton", reason="Triton has no wheels for this system")
 
@@ -59,15 +58,6 @@ def test_kernels_are_right_to_the_last_digits(interpreted: dict[str, dict[str, f
 def test_layers_are_as_right_as_diffusers(interpreted: dict[str, dict[str, float]]) -> None:
     assert len(interpreted["layers"]) == 12
     assert {name: share for name, share in interpreted["layers"].items() if not share < MOST_SHARE} == {}
-
-
-@pytest.mark.parametrize(
-    ("channels", "tile"), [(32, 64), (96, 64), (128, 128), (320, 64), (640, 128), (1280, 256), (2560, 256)]
-)
-def test_tiles_divide_the_channels_where_they_can(channels: int, tile: int) -> None:
-    rows, found = tiles(channels)
-    assert found == tile
-    assert rows * found == fused.ELEMENTS
 
 
 def test_without_triton_blocks_alone_are_fast_and_that_is_said(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from vidkit.device import Plan
-from vidkit.models.loading.tensors import cast, move
+from vidkit.models.loading.tensors import cast, move, the_device
 from vidkit.pipelines import fast, lean
 from vidkit.pipelines.offloading import Offloading, networks
 
@@ -93,13 +93,6 @@ def plan_of(pipe: Any) -> Plan | None:
 def resting_place(plan: Plan) -> str:
     """Where components are while they don't compute."""
     return plan.device if plan.offload == "none" else "cpu"
-
-
-def the_device(name: str) -> torch.device:
-    """ "cuda" is the current one, by its number, as tensors name it."""
-    import torch
-
-    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 def dtype_of(plan: Plan) -> torch.dtype:

@@ -22,13 +22,14 @@ from vidkit.memory import room_beside
 from vidkit.models.files.file_format import examine
 from vidkit.models.loading.components import Part, load_parts
 from vidkit.models.loading.reading import OnRead
-from vidkit.models.loading.tensors import move
+from vidkit.models.loading.tensors import move, the_device
 from vidkit.models.loading.warm import WarmComponents, give_back
 from vidkit.models.loras import is_lora
 from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Family, Models
+from vidkit.pipelines.fast import rehearsed
 from vidkit.pipelines.loras import apply_loras, forget_loras, remove_loras
-from vidkit.placement import place, release, resting_place, the_device
+from vidkit.placement import place, release, resting_place
 
 logger = logging.getLogger("vidkit")
 
@@ -170,7 +171,8 @@ def loaded(
     if not parts:
         return {}
     logger.info("loading %s", ", ".join(map(str, parts.values())))
-    return typed_loading(job, lambda: load_parts(parts, resting_place(plan), plan.dtype, on_read))
+    with rehearsed(plan):
+        return typed_loading(job, lambda: load_parts(parts, resting_place(plan), plan.dtype, on_read))
 
 
 def assembled(job: Job, components: Mapping[str, Any]) -> Any:

@@ -26,6 +26,13 @@ def size_of(component: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors_of(component))
 
 
+def the_device(name: str) -> torch.device:
+    """ "cuda" is the current one, by its number, as tensors name it."""
+    import torch
+
+    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+
+
 def move(component: Any, device: torch.device) -> bool:
     """To a device, all tensors or none. They stay the same objects, which other modules may share.
 

@@ -10,11 +10,13 @@ diffusers' pipelines, networks and blocks stay as they are; layers get other for
 - `operations`: what both are made of; on a GPU by Triton's kernels, each of which reads and writes its tensors once:
   norms and sums (`fused`, `triton_kernels`), and what is done with a product of matrices or a convolution
   (`fused_products`, `triton_products`). Where Triton does not work, only the blocks are fast there.
-- `svd`: what its pipeline does on the host while the device waits, and the other way round.
+- `rehearsal`: those kernels are compiled while models load.
+- `waiting`: what pipelines do on the host while the device waits, and the other way round.
 
 Lean execution (`pipelines.lean`) has the layers where a plan takes it: then only the blocks in them are fast.
 """
 
 from vidkit.pipelines.fast.installing import install, notes, remove
+from vidkit.pipelines.fast.rehearsal import rehearsed
 
-__all__ = ["install", "notes", "remove"]
+__all__ = ["install", "notes", "rehearsed", "remove"]

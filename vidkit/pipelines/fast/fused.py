@@ -21,14 +21,19 @@ logger = logging.getLogger("vidkit")
 #: elements that a program has in its registers at once: 32 for each of its 128 threads
 ELEMENTS: Final = 4096
 
-#: of half precision, what a warp reads at once
-LEAST_CHANNELS: Final = 64
+#: Channels and rows of them. Of half precision 64 are 128 bytes, what a GPU reads at once. Wider tiles were as fast on
+#: an H200, and each is compiled for itself.
+CHANNELS: Final = 64
+ROWS: Final = ELEMENTS // CHANNELS
 
 #: rows that one program of a norm sums up: few enough that small maps keep a card busy
 ROWS_SUMMED: Final = 512
 
 #: partial sums that are added at once
 SHARES: Final = 32
+
+#: channels of a group that a program has room for, so that one serves all layers of the published networks (4 to 80)
+WIDEST_GROUP: Final = 128
 
 
 def takes(tensor: torch.Tensor) -> bool:
@@ -70,27 +75,26 @@ def group_norm(
     from vidkit.pipelines.fast import triton_kernels as kernels
 
     pictures, count, channels = rows.shape
-    step, tile = tiles(channels)
     per_added = 1 if added is None else pictures * count * channels // added.numel()
-    summed = max(step, min(ROWS_SUMMED, count) // step * step)
+    summed = max(ROWS, min(ROWS_SUMMED, count) // ROWS * ROWS)
     shares = math.ceil(count / summed)
     sums = rows.new_empty((pictures, shares, 2, channels), dtype=torch.float32)
     factors = rows.new_empty((pictures, 2, channels), dtype=torch.float32)
     result = torch.empty_like(rows)
-    is_added, column_tiles = added is not None, math.ceil(channels / tile)
+    is_added, column_tiles = added is not None, math.ceil(channels / CHANNELS)
     added = contiguous(added, rows)
     width = channels // norm.num_groups
     with device_of(rows):
         kernels.group_sums[(shares, column_tiles, pictures)](
-            rows, added, sums, count, channels, per_added, summed, is_added, step, tile
+            rows, added, sums, count, channels, per_added, summed, is_added, ROWS, CHANNELS
         )
         kernels.group_factors[(norm.num_groups, pictures)](
             rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, shares, per_added, norm.eps,
-            is_added, SHARES, power_of_2(width),
+            is_added, SHARES, max(WIDEST_GROUP, power_of_2(width)),
         )  # fmt: skip
-        kernels.group_norm[(math.ceil(count / step), column_tiles, pictures)](
+        kernels.group_norm[(math.ceil(count / ROWS), column_tiles, pictures)](
             rows, added, factors, result, contiguous(more, rows), count, channels, per_added,
-            is_added, more is not None, silu, step, tile,
+            is_added, more is not None, silu, ROWS, CHANNELS,
         )  # fmt: skip
     return result
 
@@ -140,10 +144,11 @@ def gated(both: torch.Tensor) -> torch.Tensor:
 
     channels = both.shape[-1] // 2
     rows = both.numel() // (2 * channels)
-    step, tile = tiles(channels)
     result = both.new_empty((*both.shape[:-1], channels))
     with device_of(both):
-        kernels.gated[(math.ceil(rows / step), math.ceil(channels / tile))](both, result, rows, channels, step, tile)
+        kernels.gated[(math.ceil(rows / ROWS), math.ceil(channels / CHANNELS))](
+            both, result, rows, channels, ROWS, CHANNELS
+        )
     return result
 
 
@@ -164,26 +169,17 @@ def weighted_sum(
     from vidkit.pipelines.fast import triton_kernels as kernels
 
     outer, rows, channels = target.shape
-    step, tile = tiles(channels)
     given = one if other is None else other
     if bias is not None:
         bias = bias.contiguous()
     with device_of(target):
-        kernels.weighted_sum[(math.ceil(rows / step), math.ceil(channels / tile), outer)](
+        kernels.weighted_sum[(math.ceil(rows / ROWS), math.ceil(channels / CHANNELS), outer)](
             one, given, one if bias is None else bias, one if shares is None else shares.contiguous(), target,
             rows, channels, *one.stride()[:2], *given.stride()[:2], *target.stride()[:2],
             channels if bias is not None and bias.dim() == 2 else 0,
-            other is not None, bias is not None, shares is not None, towards, step, tile,
+            other is not None, bias is not None, shares is not None, towards, ROWS, CHANNELS,
         )  # fmt: skip
     return target
-
-
-def tiles(channels: int) -> tuple[int, int]:
-    """Rows and channels of what a program takes at once: the widest tile that divides the channels."""
-    tile = LEAST_CHANNELS
-    while tile < 256 and channels % (2 * tile) == 0:
-        tile *= 2
-    return ELEMENTS // tile, tile
 
 
 def device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.pipelines.fast.fused import contiguous, device_of, power_of_2, tiles
+from vidkit.pipelines.fast.fused import CHANNELS, ROWS, contiguous, device_of, power_of_2
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +69,7 @@ def block_of_product(device: torch.device) -> Block | None:
         return SMALL_BLOCK
     nothing_drawn = torch.nn.Linear(64, 128, dtype=torch.float16, device="meta")
     projection = nothing_drawn.to_empty(device=device)
-    card: Any = torch.cuda.get_device_properties(device)
-    large = Block(128, 128, 64, 8, 3, programs=card.multi_processor_count)
-    for block in (large, SMALL_BLOCK) if card.shared_memory_per_block_optin >= LARGE_BLOCK_BYTES else (SMALL_BLOCK,):
+    for block in blocks_of(torch.cuda.get_device_properties(device)):
         try:
             geglu(torch.zeros(16, 64, dtype=torch.float16, device=device), projection, block)
         except torch.OutOfMemoryError:
@@ -81,6 +80,12 @@ def block_of_product(device: torch.device) -> Block | None:
         else:
             return block
     return None
+
+
+def blocks_of(card: Any) -> Sequence[Block]:
+    """Those that a card has the shared memory for, the quickest first. card: torch's properties of it."""
+    large = Block(128, 128, 64, 8, 3, programs=card.multi_processor_count)
+    return (large, SMALL_BLOCK) if card.shared_memory_per_block_optin >= LARGE_BLOCK_BYTES else (SMALL_BLOCK,)
 
 
 def block_for(tokens: torch.Tensor, projection: Any) -> Block | None:
@@ -141,8 +146,8 @@ def over_frames(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fra
     programs = math.ceil(pixels / (tokens // frames)) * heads
     with device_of(query):
         kernels.over_frames[(programs, pictures // frames)](
-            query, key, value, result, pixels, frames, heads, width, width**-0.5,
-            *(tensor.stride(1) for tensor in (query, key, value)), tokens, max(LEAST_WIDTH, power_of_2(width)),
+            query, key, value, result, pixels, frames, heads, width**-0.5,
+            *(tensor.stride(1) for tensor in (query, key, value)), tokens, width, max(LEAST_WIDTH, power_of_2(width)),
             num_warps=1 if tokens == LEAST_TOKENS else tokens // 16,
         )  # fmt: skip
     return result
@@ -167,11 +172,10 @@ def upsampled(convolution: Any, maps: torch.Tensor) -> torch.Tensor:
         )
     parts = torch.nn.functional.conv2d(maps, weight, padding=1).contiguous(memory_format=torch.channels_last)
     result: torch.Tensor = empty((pictures, outputs, 2 * height, 2 * width))
-    step, tile = tiles(outputs)
     with device_of(maps):
-        kernels.unfolded[(math.ceil(4 * height * width / step), math.ceil(outputs / tile), pictures)](
+        kernels.unfolded[(math.ceil(4 * height * width / ROWS), math.ceil(outputs / CHANNELS), pictures)](
             parts, contiguous(convolution.bias, parts), result, height, width, outputs,
-            convolution.bias is not None, step, tile,
+            convolution.bias is not None, ROWS, CHANNELS,
         )  # fmt: skip
     return result
 
@@ -189,9 +193,8 @@ def doubled(maps: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     result = torch.empty(
         (pictures, channels, rows, columns), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last
     )
-    step, tile = tiles(channels)
     with device_of(maps):
-        kernels.doubled[(math.ceil(rows * columns / step), math.ceil(channels / tile), pictures)](
-            maps, result, height, width, rows, columns, channels, step, tile
+        kernels.doubled[(math.ceil(rows * columns / ROWS), math.ceil(channels / CHANNELS), pictures)](
+            maps, result, height, width, rows, columns, channels, ROWS, CHANNELS
         )
     return result

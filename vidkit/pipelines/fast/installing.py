@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from vidkit.models.loading.tensors import the_device
 from vidkit.pipelines.fast import blocks, fused, layers
 from vidkit.pipelines.fast.attention import Texts, is_over_pictures
-from vidkit.pipelines.fast.svd import wait_again, wait_less
+from vidkit.pipelines.fast.waiting import wait_again, wait_less
 from vidkit.pipelines.forwards import Forward
 from vidkit.pipelines.watch import denoisers
 
@@ -37,6 +38,8 @@ class Measures(Protocol):
 
     @property
     def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
     @property
     def speed(self) -> str: ...
     @property
@@ -77,8 +80,8 @@ def install(pipe: Any, measures: Measures) -> None:
     remove(pipe)
     if measures.speed == "exact":
         return
-    if type(pipe).__name__ == "StableVideoDiffusionPipeline":
-        wait_less(pipe)
+    if hasattr(type(pipe), "_execution_device"):  # a pipeline, not some of its parts
+        wait_less(pipe, the_device(measures.device))
     # what is shared between steps has no slices, and one half's text is a new tensor each time
     texts = None if is_lean(measures) or measures.halves else Texts()
     for network in denoisers(pipe):

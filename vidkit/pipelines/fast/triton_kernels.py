@@ -14,7 +14,7 @@ import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
 HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "rows_per_added", "rows_per_program"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_sums(  # type: ignore[no-untyped-def]
     source, added, sums, rows, channels, rows_per_added, rows_per_program,
     HAS_ADDED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -52,10 +52,7 @@ def group_sums(  # type: ignore[no-untyped-def]
     tl.store(target + channels, tl.sum(squares, 0), mask=is_there)
 
 
-# numbers that differ from layer to layer, which would be compiled for 18 times for SVD
-@triton.jit(  # type: ignore[untyped-decorator,unused-ignore]
-    do_not_specialize=["width", "shares", "rows_per_added"]
-)
+@triton.jit(do_not_specialize=["rows", "width", "shares", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_factors(  # type: ignore[no-untyped-def]
     source, added, sums, weight, bias, factors, rows, channels, width, shares, rows_per_added, epsilon,
     HAS_ADDED: tl.constexpr, SHARES: tl.constexpr, WIDTH: tl.constexpr,
@@ -96,7 +93,7 @@ def group_factors(  # type: ignore[no-untyped-def]
     tl.store(target + channels, shift, mask=is_there)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_norm(  # type: ignore[no-untyped-def]
     source, added, factors, target, more, rows, channels, rows_per_added,
     HAS_ADDED: tl.constexpr, HAS_MORE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -124,7 +121,7 @@ def group_norm(  # type: ignore[no-untyped-def]
     tl.store(target + place, value.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
 def layer_norm(  # type: ignore[no-untyped-def]
     source, added, weight, bias, shift, target, more, total, rows, channels, rows_per_added, epsilon,
     HAS_ADDED: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MORE: tl.constexpr,
@@ -158,7 +155,7 @@ def layer_norm(  # type: ignore[no-untyped-def]
     tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator,unused-ignore]
 def gated(  # type: ignore[no-untyped-def]
     both, target, rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -176,7 +173,7 @@ def gated(  # type: ignore[no-untyped-def]
     tl.store(target + row[:, None] * channels + channel[None, :], value.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator,unused-ignore]
 def weighted_sum(  # type: ignore[no-untyped-def]
     one, other, bias, shares, target, rows, channels,
     one_outer, one_row, other_outer, other_row, target_outer, target_row, bias_outer,

@@ -26,7 +26,7 @@ def error_function(x):  # type: ignore[no-untyped-def]
     return tl.where(x < 0, -value, value)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "channels", "inputs"])  # type: ignore[untyped-decorator,unused-ignore]
 def geglu(  # type: ignore[no-untyped-def]
     tokens, weight, bias, target, rows, channels, inputs,
     HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, INPUTS: tl.constexpr, TOGETHER: tl.constexpr,
@@ -58,24 +58,24 @@ def geglu(  # type: ignore[no-untyped-def]
         target.store([row, channel], value.to(target.dtype))
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["pixels", "frames", "heads"])  # type: ignore[untyped-decorator,unused-ignore]
 def over_frames(  # type: ignore[no-untyped-def]
-    query, key, value, target, pixels, frames, heads, width, scale, query_row, key_row, value_row,
-    TOKENS: tl.constexpr, WIDTH: tl.constexpr,
+    query, key, value, target, pixels, frames, heads, scale, query_row, key_row, value_row,
+    TOKENS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
     """Attention of each pixel's frames among themselves, by one head of some pixels a program.
 
-    query, key, value: (videos x frames, pixels, heads x width), with so many values from a pixel to the next. target:
-    the same, contiguous. scale: of the scores. TOKENS: at least the frames. WIDTH: at least a head's channels.
+    query, key, value: (videos x frames, pixels, heads x WIDTH), with so many values from a pixel to the next. target:
+    the same, contiguous. scale: of the scores. TOKENS: at least the frames. PADDED: at least WIDTH.
     """
     block, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     at_once = TOKENS // frames
     token = tl.arange(0, TOKENS)
     pixel = block * at_once + token // frames
     row = (tl.program_id(1) * frames + token % frames).to(tl.int64) * pixels + pixel
-    channel = head * width + tl.arange(0, WIDTH)
+    channel = head * WIDTH + tl.arange(0, PADDED)
     is_there = (token < at_once * frames) & (pixel < pixels)
-    mask = is_there[:, None] & (tl.arange(0, WIDTH) < width)[None, :]
+    mask = is_there[:, None] & (tl.arange(0, PADDED) < WIDTH)[None, :]
     q = tl.load(query + row[:, None] * query_row + channel[None, :], mask=mask, other=0)
     k = tl.load(key + row[:, None] * key_row + channel[None, :], mask=mask, other=0)
     v = tl.load(value + row[:, None] * value_row + channel[None, :], mask=mask, other=0)
@@ -83,11 +83,11 @@ def over_frames(  # type: ignore[no-untyped-def]
     scores = tl.where(pixel[:, None] == pixel[None, :], scores, float("-inf"))
     shares = tl.exp2(scores - tl.max(scores, 1)[:, None])
     result = tl.dot(shares.to(v.dtype), v, input_precision="ieee") / tl.sum(shares, 1)[:, None]
-    place = row[:, None] * (heads * width) + channel[None, :]
+    place = row[:, None] * (heads * WIDTH) + channel[None, :]
     tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["outputs", "of_output", "of_row", "of_column"])  # type: ignore[untyped-decorator,unused-ignore]
 def folded_weight(  # type: ignore[no-untyped-def]
     weight, target, outputs, inputs, of_output, of_input, of_row, of_column, INPUTS: tl.constexpr
 ):
@@ -114,7 +114,7 @@ def folded_weight(  # type: ignore[no-untyped-def]
                     tl.store(target + place, total.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator,unused-ignore]
 def unfolded(  # type: ignore[no-untyped-def]
     source, bias, target, height, width, channels, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -137,7 +137,7 @@ def unfolded(  # type: ignore[no-untyped-def]
     tl.store(target + place, value.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["height", "width", "rows", "columns"])  # type: ignore[untyped-decorator,unused-ignore]
 def doubled(  # type: ignore[no-untyped-def]
     source, target, height, width, rows, columns, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
