@@ -53,6 +53,8 @@ def main() -> int:
     parser.add_argument("--speeds", nargs="+", default=["fast"])
     parser.add_argument("--few", action="store_true", help="a rehearsal on the CPU with the bundled model")
     options = parser.parse_args()
+    if options.clips < 3:
+        parser.error("--clips: a rate counts from the second clip of two workers on, so it needs three of each GPU")
     content: dict[str, Any] = about_this_machine() | {"rows": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

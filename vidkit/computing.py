@@ -198,13 +198,13 @@ def decode(job: Job, pipe: Any, plan: Plan, latents: torch.Tensor, reporter: Rep
     import torch
 
     chunk, frames = job.params.decode_chunk_size, latents.shape[1]
-    parts: list[torch.Tensor] = []
+    start, pixels = 0, torch.empty(frames, 3, job.params.height or 0, job.params.width or 0)
 
     def on_block(share: float) -> None:
-        reporter.decoded(min(chunk * (len(parts) + share), frames), frames)
+        reporter.decoded(min(start + chunk * share, frames), frames)
 
     with torch.no_grad(), watched(decoder_blocks(pipe.vae), on_block):
         for start in range(0, frames, chunk):
             some = latents[:, start : start + chunk].to(plan.device, pipe.vae.dtype)
-            parts.append(job.family.decode(pipe, some).float().cpu())
-    return torch.cat(parts)
+            pixels[start : start + chunk] = job.family.decode(pipe, some)
+    return pixels
