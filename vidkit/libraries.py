@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
@@ -32,13 +32,6 @@ FROM_SCIPY: Final[Mapping[str, tuple[str, ...]]] = {
     "scipy.stats": (),
 }
 
-#: What both import of torch's compiler, in the end for decorators alone, which say how something is to be compiled:
-#: vidkit compiles nothing, and it would be a quarter of what both libraries take to import. Without them a network that
-#: someone compiles in the same process is looked through where it would have been taken as it is.
-FROM_THE_COMPILER: Final[Mapping[str, tuple[str, ...]]] = {
-    "torch._dynamo": ("allow_in_graph", "assume_constant_result", "disable")
-}
-
 #: What jsonschema imports, and so papermill and Ray, to check addresses with letters of all languages; nobody asks
 #: for that, and it builds a parser, which takes one and a half seconds.
 FROM_RFC3987: Final[Mapping[str, tuple[str, ...]]] = {"rfc3987_syntax": ("is_valid_syntax",)}
@@ -51,14 +44,10 @@ def tell_nobody() -> None:
 
 def import_networks() -> None:
     """transformers' and diffusers' modules that any model is loaded with: seconds, the first time."""
-    with trimmed():
+    with when_used(FROM_SCIPY), uncollected():
         import diffusers
         import transformers
-        from diffusers.utils import torch_utils
 
-        of_diffusers: Any = torch_utils
-        if of_diffusers.is_compiled_module.__module__ == torch_utils.__name__:  # before others take it from there
-            of_diffusers.is_compiled_module = unless_uncompiled(of_diffusers.is_compiled_module)
         for library, name in (
             (transformers, "CLIPTextModel"),
             (transformers, "CLIPVisionModelWithProjection"),
@@ -68,16 +57,6 @@ def import_networks() -> None:
             getattr(library, name)  # is what imports it, and what others share with it
         diffusers.EulerDiscreteScheduler.from_config({})  # asks all schedulers whether they are compatible
     logging.getLogger("diffusers.models.modeling_utils").addFilter(says_something)
-
-
-def unless_uncompiled(is_compiled: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """diffusers asks of each network whether it is compiled, and imports torch's compiler for it: without that none
-    is."""
-
-    def asked(module: Any) -> bool:
-        return "torch._dynamo" in sys.modules and is_compiled(module)
-
-    return asked
 
 
 def says_something(record: logging.LogRecord) -> bool:
@@ -93,21 +72,13 @@ def import_papermill() -> None:
 
 
 @contextmanager
-def trimmed() -> Iterator[None]:
-    """Inside, both libraries are imported without what is not used of them, and with less work."""
-    with uncollected(), packages_listed_once(), when_used(FROM_SCIPY), when_used(FROM_THE_COMPILER, Undecorated):
-        yield
-
-
-@contextmanager
-def when_used(functions: Mapping[str, tuple[str, ...]], kind: type[Waiting] | None = None) -> Iterator[None]:
+def when_used(functions: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
     """What is imported inside gets these slow modules as they are first used, and many never are.
 
-    functions: by module those that are imported from it by name. Modules that are not installed stay missing. kind: of
-    `Waiting`, which those functions depend on.
+    functions: by module those that are imported from it by name. Modules that are not installed stay missing.
     """
     slow = [name for name in functions if name not in sys.modules and is_installed(name)]
-    waiting = {name: (kind or Waiting)(name, functions[name]) for name in slow}
+    waiting = {name: Waiting(name, functions[name]) for name in slow}
     sys.modules.update(waiting)
     try:
         yield
@@ -137,32 +108,14 @@ class Waiting(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by `import` itself
             raise AttributeError(name)
-        return self._function(name) if name in self._functions else getattr(self._imported(), name)
-
-    def _function(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **options: getattr(self._imported(), name)(*args, **options)
+        if name in self._functions:
+            return lambda *args, **options: getattr(self._imported(), name)(*args, **options)
+        return getattr(self._imported(), name)
 
     def _imported(self) -> ModuleType:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return importlib.import_module(self.__name__)
-
-
-class Undecorated(Waiting):
-    """A package whose functions are decorators, which do nothing here. Its own modules can be imported from it."""
-
-    def __init__(self, name: str, functions: tuple[str, ...]) -> None:
-        super().__init__(name, functions)
-        spec = importlib.util.find_spec(name)
-        self.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-
-    def _function(self, name: str) -> Callable[..., Any]:
-        return undecorated
-
-
-def undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
-    """As decorators are used, with options and without."""
-    return undecorated if function is None else function
 
 
 @contextmanager
@@ -196,7 +149,7 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    with trimmed():
+    with packages_listed_once(), uncollected():
         import transformers.utils.logging as transformers_logging
         from diffusers.utils import logging as diffusers_logging
 
