@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
 import diffusers
+import psutil
 import pytest
 import torch
 
@@ -30,16 +31,13 @@ from started_kernels import started
 FAST = Plan("cuda", "float16", speed="fast")
 H200 = {"major": 9, "minor": 0, "multi_processor_count": 132, "shared_memory_per_block_optin": 232448}
 
-#: as a network on no GPU has its blocks of GEGLU: the small one
-CARD = SimpleNamespace(multi_processor_count=1, shared_memory_per_block_optin=0)
-
 empty = partial(torch.empty, dtype=torch.float16, device="meta")
 
 
 def kernels_of_rehearsal() -> set[str]:
     with started() as found:
         for start in rehearsal.PARTS.values():
-            start(empty, CARD)
+            start(empty)
     return found
 
 
@@ -105,29 +103,58 @@ def as_with_an_h200(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_processes_beside_compile_everything_once_and_without_a_gpu(
     as_with_an_h200: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rehearsal, "PATIENCE", 100.0)
     with rehearsal.rehearsed(FAST):
         pass
     assert len(list(as_with_an_h200.rglob("*.cubin"))) == len(kernels_of_rehearsal())
-    assert rehearsal.note_file(FAST.dtype).exists()
-    monkeypatch.setattr(rehearsal, "started", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(rehearsal, "start", lambda *_: pytest.fail("compiled again"))
     with rehearsal.rehearsed(FAST):
         pass
 
 
-def test_a_loading_that_fails_leaves_no_process(as_with_an_h200: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes = []
-    start = rehearsal.started
-    monkeypatch.setattr(rehearsal, "started", lambda *given: processes.append(start(*given)) or processes[-1])
-    with pytest.raises(OSError, match="no such model"), rehearsal.rehearsed(FAST):
-        raise OSError("no such model")
-    assert processes
-    assert all(process.returncode == -signal.SIGKILL for process in processes)
-    assert not rehearsal.note_file(FAST.dtype).exists()
+@pytest.mark.parametrize("error", [OSError("no such model"), subprocess.TimeoutExpired("nvidia-smi", 1), None])
+def test_loading_waits_for_nobody_long_and_leaves_no_process(
+    error: Exception | None, as_with_an_h200: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    start = rehearsal.start
+
+    def note(processes: list[Any], dtype: str, folder: str) -> None:
+        start(processes, dtype, folder)
+        folders.append(Path(folder))
+
+    monkeypatch.setattr(rehearsal, "start", note)
+    monkeypatch.setattr(rehearsal, "PATIENCE", 0.1)
+    began = time.monotonic()
+    with pytest.raises(type(error)) if error else nullcontext(), rehearsal.rehearsed(FAST):
+        assert psutil.Process().children()
+        while error is None and not any(entry.is_dir() for entry in as_with_an_h200.iterdir()):  # amid a kernel
+            time.sleep(0.05)
+        if error:
+            raise error
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert psutil.Process().children(recursive=True) == []
+    assert [folder.exists() for folder in folders] == [False]
 
 
-def test_nothing_is_compiled_where_no_kernel_is_started() -> None:
+def test_a_process_that_does_not_start_is_done_without(as_with_an_h200: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal.sys, "executable", "/no/such/python")
+    with rehearsal.rehearsed(FAST):
+        pass
+
+
+def test_it_is_left_where_nothing_is_started_or_triton_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert rehearsal.may_compile(FAST)
     for measures in (Plan("cpu", "float32", speed="fast"), replace(FAST, speed="exact"), replace(FAST, slices=True)):
         assert not rehearsal.may_compile(measures)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert not rehearsal.may_compile(FAST)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert not rehearsal.may_compile(FAST)
 
 
 @pytest.mark.gpu
@@ -135,21 +162,20 @@ def test_what_processes_beside_have_compiled_is_found(tmp_path: Path) -> None:
     script = """
 from functools import partial
 from pathlib import Path
-from pathlib import Path
 import os, torch
 from vidkit.device import Plan
 from vidkit.pipelines.fast import rehearsal
 
 def compiled():
-    return set(Path(os.environ["TRITON_CACHE_DIR"]).rglob("*.cubin"))
+    return {file for kind in ("*.cubin", "*.so") for file in Path(os.environ["TRITON_CACHE_DIR"]).rglob(kind)}
 
+rehearsal.PATIENCE = 100
 with rehearsal.rehearsed(Plan("cuda", "float16", speed="fast")):
     pass
-assert rehearsal.note_file("float16").exists()
 before = compiled()
 with torch.no_grad():
     for start in rehearsal.PARTS.values():
-        start(partial(torch.zeros, dtype=torch.float16, device="cuda"), torch.cuda.get_device_properties())
+        start(partial(torch.zeros, dtype=torch.float16, device="cuda"))
 torch.cuda.synchronize()
 print(len(before), len(compiled() - before))
 """

@@ -6,12 +6,12 @@ is computed. Each of them has the models loaded. Of several GPUs each worker has
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from vidkit.cores import cores_here
 from vidkit.errors import InputError
 from vidkit.memory.free import visible_gpus
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
@@ -68,13 +68,6 @@ def workers(count: int) -> list[Worker]:
     cores = threads_of(max(1, cores_here() // count))
     own_gpu = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else [{}]
     return [Worker(number + 1, cores | own_gpu[number % len(own_gpu)]) for number in range(count)]
-
-
-def cores_here() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def at_once(workers: Sequence[Worker], tasks: Sequence[Task], began: OnBegan) -> Outcomes:

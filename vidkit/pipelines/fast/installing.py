@@ -34,7 +34,7 @@ ORDERS: Final[Mapping[str, Sequence[int]]] = {"Conv2d": (0, 2, 3, 1), "Conv3d": 
 
 
 class Measures(Protocol):
-    """Of a plan, what decides which forwards are fast."""
+    """Of a plan, what decides which forwards are fast, and which kernels they start."""
 
     @property
     def device(self) -> str: ...

@@ -8,25 +8,25 @@ memory the models need: they compile for its kind.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.files import remember
+from vidkit.cores import cores_here
 from vidkit.pipelines.fast import fused, fused_products
 from vidkit.pipelines.fast.installing import Measures, is_lean
 from vidkit.pipelines.fast.operations import channels_last
-from vidkit.settings import settings_or_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,9 @@ FRAMES: Final = 16
 #: threads of a warp, of all of NVIDIA's cards
 WARP: Final = 32
 
-#: seconds until processes that compile are given up: they take ten where Python is slow
-PATIENCE: Final = 60.0
+#: Seconds that loading waits for processes that are not done. Less than a cancelled worker is given to answer
+#: (`supervisor.GRACE`), and for old cards, for which one kernel compiles for a minute, too few.
+PATIENCE: Final = 3.0
 
 #: as the supervisor starts its worker: with the modules that we see, and not those of the current folder
 COMMAND: Final = "import sys; sys.path[:] = sys.argv[4:]; from vidkit.pipelines.fast.rehearsal import main; main()"
@@ -57,51 +58,50 @@ COMMAND: Final = "import sys; sys.path[:] = sys.argv[4:]; from vidkit.pipelines.
 
 @contextmanager
 def rehearsed(measures: Measures) -> Iterator[None]:
-    """While the block runs, what clips with these measures start is compiled; at its end that is done.
+    """While the block runs, processes compile what clips with these measures start; at its end none is left.
 
-    Once for a machine and its libraries, which is noted in the data folder, however it went: what is missing is
-    compiled when it is first used.
+    Once for a machine and its libraries, by whoever comes first and however it goes: what is missing is compiled as it
+    is first used.
     """
-    note = note_file(measures.dtype) if may_compile(measures) else None
-    if note is None or note.exists():
+    if not (may_compile(measures) and claimed(note_file(measures.dtype))):
         yield
         return
-    began, processes = time.monotonic(), list[subprocess.Popen[bytes]]()
-    try:
-        processes += [started(parts, measures.dtype, the_card()) for parts in shared_out()]
-    except OSError as error:
-        logger.info("no process that compiles kernels: %s", error)
-    try:
-        yield
-        ended = [process.wait(PATIENCE) for process in processes]
-        logger.info("kernels compiled in %.1f s, exit codes %s", time.monotonic() - began, ended)
-        remember(note, {"exit codes": str(ended)})
-    except subprocess.TimeoutExpired:
-        logger.info("compiling kernels took more than %g s", PATIENCE)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="vidkit-", ignore_cleanup_errors=True) as folder:
+        try:
+            start(processes, measures.dtype, folder)
+            yield
+            wait(processes)
+        finally:
+            for process in processes:
+                end(process)
 
 
 def may_compile(measures: Measures) -> bool:
     """Whether layers will be fast (which `has_layers` tries out later), and Triton compiles for NVIDIA's cards."""
     import torch
 
-    is_wanted = measures.device == "cuda" and measures.speed != "exact" and not is_lean(measures)
-    return is_wanted and torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
+    if measures.device != "cuda" or measures.speed == "exact" or is_lean(measures) or torch.version.cuda is None:
+        return False
+    try:
+        import triton  # type: ignore[import-untyped,unused-ignore]  # noqa: F401  (whether it can be imported)
+        from triton import knobs  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
+    except Exception as error:  # noqa: BLE001  a broken one may fail in any way, and nothing depends on it
+        logger.info("no kernels are compiled: %s", error)
+        return False
+    return True
 
 
-def shared_out() -> list[list[str]]:
-    """Which parts each process compiles. Half of the cores may do so, as each process loads torch first."""
-    count = max(1, min(len(PARTS), (os.cpu_count() or 1) // 2))
-    return [list(PARTS)[first::count] for first in range(count)]
+def note_file(dtype: str) -> Path:
+    """There when what this card and these libraries start was compiled, or is being compiled. With Triton's kernels,
+    so that it goes where they go."""
+    import torch
+    import triton
 
-
-def started(parts: Sequence[str], dtype: str, card: Mapping[str, int]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-c", COMMAND, json.dumps(parts), dtype, json.dumps(card), *sys.path]
-    silent = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
+    versions = torch.__version__, triton.__version__, sysconfig.get_config_var("EXT_SUFFIX")
+    depends_on = json.dumps([*versions, dtype, the_card(), own_source()])
+    name = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
+    return Path(triton.knobs.cache.dir) / f"vidkit-{name}"
 
 
 def the_card() -> dict[str, int]:
@@ -113,26 +113,62 @@ def the_card() -> dict[str, int]:
     return {name: getattr(card, name) for name in names}
 
 
-def note_file(dtype: str) -> Path:
-    import torch
-    import triton  # type: ignore[import-untyped,unused-ignore]
-
-    depends_on = [torch.__version__, triton.__version__, dtype, the_card(), own_source()]
-    name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
-    return settings_or_defaults().cache / "kernels" / f"{name}.json"
-
-
 @cache
 def own_source() -> str:
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def claimed(note: Path) -> bool:
+    """Whether nobody was here before. Without room for a note there is none for kernels either."""
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
+def start(processes: list[subprocess.Popen[bytes]], dtype: str, folder: str) -> None:
+    """One for every two cores, as each loads torch first. folder: for the compilers' temporary files."""
+    count = max(1, min(len(PARTS), cores_here() // 2))
+    surroundings = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
+    silent = subprocess.DEVNULL
+    for first in range(count):
+        parts = json.dumps(list(PARTS)[first::count])
+        command = [sys.executable, "-P", "-c", COMMAND, parts, dtype, json.dumps(the_card()), *sys.path]
+        try:
+            processes.append(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent, env=surroundings))
+        except OSError as error:
+            logger.info("no process that compiles %s: %s", parts, error)
+
+
+def wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    began = time.monotonic()
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, began + PATIENCE - time.monotonic()))
+    codes = [process.returncode for process in processes]
+    logger.info("kernels: processes that compile ended with %s, waited for %.1f s", codes, time.monotonic() - began)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """With the compilers that it started."""
+    import psutil  # type: ignore[import-untyped]  # comes with ipykernel; not for every start of the command line
+
+    with suppress(psutil.Error):
+        for other in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):  # it has ended by itself
+                other.kill()
+    process.kill()
+    process.wait()
+
+
 # --- in a process of its own ------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """Compile some parts. Arguments: their names, the dtype, the card."""
+    """Compile some parts. Arguments: their names, the dtype, the card. Exits with 1 where something failed."""
     import torch
     from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped,unused-ignore]
     from triton.backends.nvidia import driver as nvidia  # type: ignore[import-untyped,unused-ignore]
@@ -140,26 +176,41 @@ def main() -> None:
     from triton.runtime.jit import JITFunction  # type: ignore[import-untyped,unused-ignore]
 
     parts, dtype, card = json.loads(sys.argv[1]), sys.argv[2], SimpleNamespace(**json.loads(sys.argv[3]))
-    target, run = GPUTarget("cuda", 10 * card.major + card.minor, WARP), JITFunction.run
+    target, run, compiled = GPUTarget("cuda", 10 * card.major + card.minor, WARP), JITFunction.run, []
+
+    def compile_only(kernel: Any, *arguments: Any, warmup: bool, **options: Any) -> None:
+        compiled.append(run(kernel, *arguments, warmup=True, **options))
+
+    def make_launchers() -> None:
+        """The C compiler's part: what loads kernels, and until Triton 3.6 what starts each of them."""
+        if "first" in parts:
+            nvidia.CudaUtils()
+        for kernel in compiled if hasattr(nvidia, "make_launcher") else ():
+            nvidia.CudaLauncher(kernel.src, kernel.metadata)
+
     driver.set_active(
         SimpleNamespace(
             get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda device: 0
         )
     )
-
-    def compiled(kernel: Any, *arguments: Any, warmup: bool, **options: Any) -> None:
-        found = run(kernel, *arguments, warmup=True, **options)
-        if hasattr(nvidia, "make_launcher"):  # until Triton 3.6 the C compiler makes what starts a kernel
-            nvidia.CudaLauncher(found.src, found.metadata)
-
-    JITFunction.run = compiled
-    for part in parts:
-        PARTS[part](partial(torch.empty, dtype=getattr(torch, dtype), device="meta"), card)
-    if "first" in parts:
-        nvidia.CudaUtils()  # and what loads them, in every version
+    JITFunction.run = compile_only
+    block = fused_products.blocks_of(card)[0]
+    fused_products.block_of_product = lambda device: block  # type: ignore[assignment]
+    make = partial(torch.empty, dtype=getattr(torch, dtype), device="meta")
+    steps: list[Callable[[], None]] = [*(partial(PARTS[part], make) for part in parts), make_launchers]
+    failed = [step for step in steps if fails(step)]
+    sys.exit(1 if failed else 0)
 
 
-def start_first(make: Make, card: Any) -> None:
+def fails(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except Exception:  # noqa: BLE001  of a compiler; what follows may go well, and the clip finds out itself
+        return True
+    return False
+
+
+def start_first(make: Make) -> None:
     """What is tried first (`fused.works`), and what has few variants."""
     import torch
 
@@ -171,7 +222,7 @@ def start_first(make: Make, card: Any) -> None:
     fused_products.doubled(maps, 4, 4)
 
 
-def start_group_norms_and_sums(make: Make, card: Any) -> None:
+def start_group_norms_and_sums(make: Make) -> None:
     """As `operations` calls them."""
     import torch
 
@@ -186,7 +237,7 @@ def start_group_norms_and_sums(make: Make, card: Any) -> None:
     fused.weighted_sum(tokens, tokens, None, shares, tokens, towards=True)
 
 
-def start_layer_norms(make: Make, card: Any) -> None:
+def start_layer_norms(make: Make) -> None:
     import torch
 
     for channels in BLOCKS:
@@ -196,22 +247,23 @@ def start_layer_norms(make: Make, card: Any) -> None:
             fused.layer_norm(norm, tokens, added, shift, total=tokens, more=row[0])
 
 
-def start_gates(make: Make, card: Any) -> None:
+def start_gates(make: Make) -> None:
     import torch
 
     tokens = make(16, 64)
     projection = torch.nn.Linear(64, 128, device=tokens.device, dtype=tokens.dtype)
-    fused_products.geglu(tokens, projection, fused_products.blocks_of(card)[0])
+    if block := fused_products.block_for(tokens, projection):
+        fused_products.geglu(tokens, projection, block)
 
 
-def start_frames(make: Make, card: Any) -> None:
+def start_frames(make: Make) -> None:
     for width in HEADS:
         tokens = make(FRAMES, 1, 2 * width)
         fused_products.over_frames(tokens, tokens, tokens, FRAMES, heads=2)
 
 
 #: about as long each
-PARTS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
+PARTS: Final[Mapping[str, Callable[[Any], None]]] = {
     "first": start_first,
     "group norms, sums": start_group_norms_and_sums,
     "layer norms": start_layer_norms,
