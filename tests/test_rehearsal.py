@@ -158,6 +158,7 @@ def test_it_is_left_where_nothing_is_started_or_triton_is_broken(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_processes_beside_have_compiled_is_found(tmp_path: Path) -> None:
     script = """
 from functools import partial
