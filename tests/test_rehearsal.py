@@ -95,7 +95,6 @@ def as_with_an_h200(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where kernels are compiled to."""
     monkeypatch.setattr(rehearsal, "may_compile", lambda measures: True)
     monkeypatch.setattr(rehearsal, "the_card", lambda: H200)
-    monkeypatch.setenv("VIDKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     return tmp_path / "triton"
 
@@ -145,7 +144,7 @@ def test_a_process_that_does_not_start_is_done_without(as_with_an_h200: Path, mo
 
 
 def test_it_is_left_where_nothing_is_started_or_triton_is_broken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert rehearsal.may_compile(FAST)
@@ -180,10 +179,9 @@ with torch.no_grad():
 torch.cuda.synchronize()
 print(len(before), len(compiled() - before))
 """
-    surroundings = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), "VIDKIT_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | surroundings, capture_output=True, text=True, timeout=200
-    )
+    surroundings = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     beside, after = map(int, done.stdout.split())
     assert beside > 20

@@ -19,18 +19,6 @@ def remove_unfinished(request: Mapping[str, Any], pid: int) -> None:
             part.unlink()
 
 
-def end_children() -> None:
-    """End the processes that this one started (ffmpeg), which would go on writing."""
-    import psutil  # type: ignore[import-untyped]  # comes with ipykernel; not for every start of the command line
-
-    with contextlib.suppress(psutil.Error):
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            with contextlib.suppress(psutil.Error):  # it has ended by itself
-                child.kill()
-        psutil.wait_procs(children, timeout=1)
-
-
 def output_folder(request: Mapping[str, Any]) -> Path:
     path = request.get("outputPath")
     return local_path(path).absolute().parent if path else settings_or_defaults().output

@@ -21,8 +21,9 @@ from typing import Any, Final
 from vidkit.errors import VidkitError, internal_error
 from vidkit.generation import generate
 from vidkit.logs import log_to
+from vidkit.processes import end_children
 from vidkit.progress import CancelToken, OnProgress
-from vidkit.unfinished import end_children, remove_unfinished
+from vidkit.unfinished import remove_unfinished
 
 #: seconds to stop by itself that it has after whoever started it has gone
 ALONE: Final = 3.5
@@ -69,7 +70,7 @@ class Inbox:
         self.requests.put(None)
         time.sleep(ALONE)
         try:
-            end_children()
+            end_children()  # ffmpeg, which would go on writing
             remove_unfinished(self._last, os.getpid())
         finally:
             # out of whatever does not look at the token: a compilation, an encoder, a file that cannot be read

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from vidkit.cores import cores_here
 from vidkit.errors import InputError
 from vidkit.memory.free import visible_gpus
+from vidkit.processes import cores_here
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.workers import Worker, at_least_one, threads_of, working_as

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.cores import cores_here
 from vidkit.pipelines.fast import fused, fused_products
 from vidkit.pipelines.fast.installing import Measures, is_lean
 from vidkit.pipelines.fast.operations import channels_last
+from vidkit.processes import cores_here, end_children
 
 if TYPE_CHECKING:
     import torch
@@ -132,11 +132,11 @@ def claimed(note: Path) -> bool:
 def start(processes: list[subprocess.Popen[bytes]], dtype: str, folder: str) -> None:
     """One for every two cores, as each loads torch first. folder: for the compilers' temporary files."""
     count = max(1, min(len(PARTS), cores_here() // 2))
-    surroundings = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
+    card, surroundings = json.dumps(the_card()), os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
     silent = subprocess.DEVNULL
     for first in range(count):
         parts = json.dumps(list(PARTS)[first::count])
-        command = [sys.executable, "-P", "-c", COMMAND, parts, dtype, json.dumps(the_card()), *sys.path]
+        command = [sys.executable, "-P", "-c", COMMAND, parts, dtype, card, *sys.path]
         try:
             processes.append(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent, env=surroundings))
         except OSError as error:
@@ -154,12 +154,7 @@ def wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """With the compilers that it started."""
-    import psutil  # type: ignore[import-untyped]  # comes with ipykernel; not for every start of the command line
-
-    with suppress(psutil.Error):
-        for other in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.Error):  # it has ended by itself
-                other.kill()
+    end_children(process.pid)
     process.kill()
     process.wait()
 
@@ -263,7 +258,7 @@ def start_frames(make: Make) -> None:
 
 
 #: about as long each
-PARTS: Final[Mapping[str, Callable[[Any], None]]] = {
+PARTS: Final[Mapping[str, Callable[[Make], None]]] = {
     "first": start_first,
     "group norms, sums": start_group_norms_and_sums,
     "layer norms": start_layer_norms,
