@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vidkit.errors import CriticalError, Remedy, SetupError
 
@@ -67,7 +67,7 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remember(entry: Path, content: Mapping[str, str]) -> None:
+def remember(entry: Path, content: Mapping[str, Any]) -> None:
     """JSON in the cache. A full or read-only disk costs only the memory of it."""
     with suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib
 import importlib.metadata
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
+from vidkit.package_list import packages_listed_once
+
 #: read by huggingface_hub, diffusers and transformers as they are imported; by Ray, as it starts. JupyterLab's look for
 #: news and updates is off by its configuration (`cli_lab`).
 NO_TELEMETRY: Final[Mapping[str, str]] = {
@@ -24,12 +25,13 @@ NO_TELEMETRY: Final[Mapping[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-#: What transformers and diffusers import of SciPy, for losses of object detection and for what few schedulers are asked
-#: for; by module the functions that they import by name.
-FROM_SCIPY: Final[Mapping[str, tuple[str, ...]]] = {
+#: What transformers and diffusers import of SciPy and scikit-learn (which brings pandas), for losses of object
+#: detection, drafts of texts and what few schedulers are asked for; by module the functions that they import by name.
+SCIENTIFIC: Final[Mapping[str, tuple[str, ...]]] = {
     "scipy.integrate": (),
     "scipy.optimize": ("linear_sum_assignment",),
     "scipy.stats": (),
+    "sklearn.metrics": ("roc_curve",),
 }
 
 #: What jsonschema imports, and so papermill and Ray, to check addresses with letters of all languages; nobody asks
@@ -44,7 +46,7 @@ def tell_nobody() -> None:
 
 def import_networks() -> None:
     """transformers' and diffusers' modules that any model is loaded with: seconds, the first time."""
-    with when_used(FROM_SCIPY), uncollected():
+    with when_used(SCIENTIFIC), uncollected():
         import diffusers
         import transformers
 
@@ -89,10 +91,8 @@ def when_used(functions: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
 
 
 def is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor its package
-        return False
+    """Whether its package is: to look inside, that would be imported."""
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
 class Waiting(ModuleType):
@@ -129,17 +129,6 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-@contextmanager
-def packages_listed_once() -> Iterator[None]:
-    """Both libraries read the metadata of every installed package as they are imported; inside, it is read once."""
-    read = importlib.metadata.packages_distributions
-    importlib.metadata.packages_distributions = functools.cache(read)
-    try:
-        yield
-    finally:
-        importlib.metadata.packages_distributions = read
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""The list of installed packages is Python's own, read once for an environment, and again when that changes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+
+from vidkit.package_list import fingerprint, packages_listed_once
+from vidkit.settings import load_settings
+
+READ = importlib.metadata.packages_distributions
+
+
+def listed() -> dict[str, list[str]]:
+    """As a fresh process would get it."""
+    with packages_listed_once():
+        assert importlib.metadata.packages_distributions() is importlib.metadata.packages_distributions()
+        return dict(importlib.metadata.packages_distributions())
+
+
+def install(folder: Path, version: str, module: str) -> None:
+    told = folder / f"a_package_for_a_test-{version}.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text(f"Name: a-package-for-a-test\nVersion: {version}\n")
+    (told / "top_level.txt").write_text(module)
+
+
+@pytest.fixture
+def environment(vidkit_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which packages are looked for, too."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often Python's own function was called: its length."""
+    calls: list[int] = []
+
+    def read() -> object:
+        calls.append(1)
+        return READ()
+
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", read)
+    return calls
+
+
+def test_it_is_read_once_for_an_environment(environment: Path, readings: list[int]) -> None:
+    for _ in range(2):
+        assert listed() == READ()
+    assert len(readings) == 1
+
+
+def test_another_package_or_version_is_seen(environment: Path, readings: list[int]) -> None:
+    assert "first_module" not in listed()
+    install(environment, "1.0", "first_module")
+    assert listed()["first_module"] == ["a-package-for-a-test"]
+    (environment / "a_package_for_a_test-1.0.dist-info" / "top_level.txt").unlink()
+    install(environment, "2.0", "second_module")
+    assert "second_module" in listed()
+    assert "first_module" not in listed()
+    assert len(readings) == 3
+
+
+@pytest.mark.parametrize("broken", ["", "[]", '{"installed": 1}', '{"list": {}}', None])
+def test_a_broken_note_is_made_anew(environment: Path, readings: list[int], broken: str | None) -> None:
+    listed()
+    (note,) = (load_settings().cache / "packages").iterdir()
+    note.write_text(json.dumps({"installed": fingerprint(), "list": []}) if broken is None else broken)
+    assert listed() == READ()
+    assert len(readings) == 2
+    assert listed() == READ()
+    assert len(readings) == 2
+
+
+def test_without_room_for_a_note_it_is_read_each_time(environment: Path, readings: list[int]) -> None:
+    load_settings().cache.mkdir(parents=True, exist_ok=True)
+    (load_settings().cache / "packages").write_text("no folder")
+    assert listed() == listed() == READ()
+    assert len(readings) == 2
+
+
+def test_python_is_left_as_it_was() -> None:
+    before = importlib.metadata.packages_distributions
+    with packages_listed_once():
+        assert importlib.metadata.packages_distributions is not before
+    assert importlib.metadata.packages_distributions is before
