@@ -183,11 +183,13 @@ def main() -> int:
         plain(json.loads(options.plain), options.device)
         return 0
     from benchmarks.memory import about_this_machine
+    from vidkit.doctor import bytecode
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         os.environ |= {"VIDKIT_HOME": str(folder / "home"), "VIDKIT_DEVICE": options.device}
         content = about_this_machine() | {"cores": os.cpu_count(), "load": [round(os.getloadavg()[0], 1)]}
+        content["compiled_anew"] = [one for found in bytecode.findings() for one in found.data.get("libraries", ())]
         models = published(folder) if options.published else bundled()
         if options.speed:
             parts = measure_speed(models, options.speed, options.repeats)

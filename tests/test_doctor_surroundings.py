@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import psutil
 import pytest
 from tiny_models import TinyAnimateDiff
 
-from vidkit.doctor import configuration, jupyter, machine, media, models, packages, storage, toolchain
+from vidkit.doctor import bytecode, configuration, jupyter, machine, media, models, packages, storage, toolchain
 from vidkit.finding import Finding
 
 GIB = 2**30
@@ -196,6 +198,41 @@ def test_what_is_installed_here_belongs_together() -> None:
     (found,) = packages.findings()
     assert found.status == "ok", found
     assert found.data["versions"]["diffusers"]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A large one that was installed and not compiled."""
+    folder = tmp_path / "uncompiled" / "large_library"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.setattr(bytecode, "LIBRARIES", ("large_library", "not_installed"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    return folder
+
+
+def test_libraries_that_each_process_compiles(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = bytecode.findings()
+    assert found.status == "ok", "the first process will"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (found,) = bytecode.findings()
+    assert found.status == "note"
+    assert "large_library: each process compiles the modules anew" in found.what
+    assert "PYTHONDONTWRITEBYTECODE is set" in found.what
+    subprocess.run(shlex.split(found.remedies[0]), check=True)
+    (found,) = bytecode.findings()
+    assert found.status == "ok"
+
+
+def test_a_library_whose_folder_cannot_be_written(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions bind no administrator
+    (found,) = bytecode.findings()
+    assert "their folder cannot be written" in found.what
+    monkeypatch.setattr(sys, "pycache_prefix", str(library))
+    (found,) = bytecode.findings()
+    assert found.status == "ok"
 
 
 def test_packages_out_of_range_or_missing(install: Install) -> None:

@@ -12,6 +12,7 @@ import vidkit
 from vidkit.device import device_label
 from vidkit.doctor import (
     attention,
+    bytecode,
     configuration,
     gpu,
     jupyter,
@@ -40,6 +41,7 @@ OF_BOTH: Final[dict[str, Callable[[Driver, Probed], Iterable[Finding]]]] = {
 }
 ALONE_LAST: Final[dict[str, Callable[[], Iterable[Finding]]]] = {
     "packages": packages.findings,
+    "bytecode": bytecode.findings,
     "compiling": toolchain.findings,
     "ffmpeg": media.findings,
     "Jupyter": jupyter.findings,
