@@ -20,7 +20,7 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from diffusers.models.unets.unet_3d_blocks import CrossAttnUpBlockSpatioTemporal
-from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, CrossAttnUpBlockMotion
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from diffusers.models.upsampling import Upsample2D
 
@@ -61,6 +61,9 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
         value, gate = exact[3].chunk(2, -1)
         yield f"gated {shape}", error(fused.gated(both), value * torch.nn.functional.gelu(gate))
 
+        both_channels = torch.cat((exact[0], exact[3]), -1)
+        yield f"concatenated to {shape}", error(fused.concatenated(source, both), both_channels)
+
         share, row = exact[5][:, None, None], exact[4][:, None]
         sums = {
             "all": ((other, rows, shares, False), exact[0] + share * (exact[1] + row)),
@@ -98,11 +101,18 @@ def product_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float
         wanted = torch.nn.functional.scaled_dot_product_attention(*(part.permute(0, 2, 3, 1, 4) for part in given))
         found = fused_products.over_frames(*parts.chunk(3, -1), frames, heads)
         yield f"{frames} frames of {pixels} pixels", error(found, wanted.permute(0, 3, 1, 2, 4).reshape(found.shape))
-    for bias in (True, False):
+    for bias, sides in (
+        (True, (5, 7)),
+        (False, (5, 7)),
+        (True, (19, 20)),
+    ):  # a border that is copied, and one that is not
         convolution = torch.nn.Conv2d(24, 16, 3, padding=1, bias=bias, device=device, dtype=dtype).requires_grad_(False)
-        maps = torch.randn(2, 24, 5, 7).to(device, dtype, memory_format=torch.channels_last)
+        maps = torch.randn(2, 24, *sides).to(device, dtype, memory_format=torch.channels_last)
         large = torch.nn.functional.interpolate(maps.double().cpu(), scale_factor=2, mode="nearest")
-        yield f"upsampled, {bias}", error(fused_products.upsampled(convolution, maps), in_double(convolution)(large))
+        yield (
+            f"upsampled {sides}, {bias}",
+            error(fused_products.upsampled(convolution, maps), in_double(convolution)(large)),
+        )
 
 
 def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
@@ -152,6 +162,17 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
             {
                 "hidden_states": maps, "res_hidden_states_tuple": (torch.randn_like(maps),), "temb": temb,
                 "encoder_hidden_states": one_token, "image_only_indicator": indicator,
+            },
+        ),
+        "motion up block": (
+            CrossAttnUpBlockMotion(
+                32, 32, 32, 24, num_layers=1, num_attention_heads=2, cross_attention_dim=16, resnet_groups=8,
+                temporal_num_attention_heads=2, add_upsample=False,
+            ),
+            (),
+            {
+                "hidden_states": maps, "res_hidden_states_tuple": (torch.randn_like(maps),), "temb": temb,
+                "encoder_hidden_states": text, "num_frames": FRAMES,
             },
         ),
         "upsampling": (Upsample2D(32, use_conv=True), (torch.randn(2, 32, 15, 18),), {}),

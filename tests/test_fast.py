@@ -15,6 +15,7 @@ import lora_files
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models import modeling_utils
 from diffusers.models.attention_processor import AttnProcessor
 from tiny_models import TinyAnimateDiff
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -290,6 +291,46 @@ def test_no_clip_looks_through_all_layers_for_where_it_computes(
     looked.clear()
     latents_with(job, pipe, FAST)
     assert not looked
+
+
+@init
+def test_no_step_looks_through_all_layers_for_their_type(
+    single: tuple[Job, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, pipe = single
+    asked = []
+    own = modeling_utils.get_parameter_dtype
+
+    def look(network: Any) -> torch.dtype:
+        asked.append(network is pipe.unet)
+        return own(network)
+
+    monkeypatch.setattr(modeling_utils, "get_parameter_dtype", look)
+    latents_with(job, pipe, EXACT)
+    assert any(asked)
+    place(pipe, FAST)
+    asked.clear()
+    job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)
+    assert not any(asked)
+    assert pipe.unet.dtype == torch.float32
+
+
+@pytest.mark.parametrize("guidance", [7.5, 1.0])
+@pytest.mark.parametrize("halves", [False, True])
+def test_before_its_first_text_an_animatediff_step_computes_one_half(
+    made: dict[str, tuple[Job, Any]], guidance: float, halves: bool
+) -> None:
+    job, pipe = made["pia"]
+    job = replace(job, params=job.params.replace(guidance_scale=guidance))
+    block, counts = pipe.unet.down_blocks[0], []
+    hook = block.resnets[0].register_forward_hook(lambda module, given, result: counts.append(len(result)))
+    exact = latents_with(job, pipe, DOUBLE)
+    fast_ones = latents_with(job, pipe, replace(DOUBLE, speed="fast", halves=halves))
+    hook.remove()
+    frames, steps = job.params.num_frames, job.params.num_inference_steps
+    in_exact = frames * (2 if guidance > 1 else 1)
+    assert counts == [in_exact] * steps + [frames] * (2 * steps if halves and guidance > 1 else steps)
+    assert error(fast_ones, exact) < 1e-9
 
 
 @svd

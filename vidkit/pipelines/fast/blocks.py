@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vidkit.pipelines.fast.attention import Texts, add_attention, is_plain, of_one_token, over_frames, over_tokens
-from vidkit.pipelines.fast.operations import add_fed_forward, layer_norm, with_rows
+from vidkit.pipelines.fast.operations import add_fed_forward, as_often, layer_norm, with_rows
 from vidkit.pipelines.lean.layers import plain
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def transformer_block(
         )  # fmt: skip
         return own
     hidden = add_attention(block.attn1, block.norm1, hidden_states, partial(over_positioned, block, block.attn1))
+    hidden = as_often(hidden, encoder_hidden_states)
     constant = None
     if block.attn2 is not None and encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1:
         constant = of_one_token(block.attn2, encoder_hidden_states)[:, 0]

@@ -182,6 +182,20 @@ def weighted_sum(
     return target
 
 
+def concatenated(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The channels of both. one, other: (all, rows, channels), contiguous, of as many channels as they like."""
+    from vidkit.pipelines.fast import triton_kernels as kernels
+
+    channels = one.shape[-1], other.shape[-1]
+    result = one.new_empty((*one.shape[:-1], sum(channels)))
+    rows = one.numel() // channels[0]
+    with device_of(one):
+        kernels.concatenated[(math.ceil(rows / ROWS), math.ceil(sum(channels) / CHANNELS))](
+            one, other, result, rows, *channels, ROWS, CHANNELS
+        )
+    return result
+
+
 def device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """While the block runs, kernels start on a tensor's device."""
     import torch

@@ -23,8 +23,10 @@ LAYERS: Final[dict[str, Callable[..., Any]]] = {
     "Transformer2DModel": layers.transformer,
     "AnimateDiffTransformer3D": layers.motion_module,
     "Upsample2D": layers.upsampling,
-    "UpBlockSpatioTemporal": layers.spatio_temporal_up_block,
-    "CrossAttnUpBlockSpatioTemporal": layers.spatio_temporal_up_block,
+    "UpBlockSpatioTemporal": layers.up_block,
+    "CrossAttnUpBlockSpatioTemporal": layers.up_block,
+    "UpBlockMotion": layers.up_block,
+    "CrossAttnUpBlockMotion": layers.up_block,
 }
 
 
@@ -80,7 +82,8 @@ def install(pipe: Any, measures: Measures) -> None:
     remove(pipe)
     if measures.speed == "exact":
         return
-    if hasattr(type(pipe), "_execution_device"):  # a pipeline, not some of its parts
+    is_whole = hasattr(type(pipe), "_execution_device")  # a pipeline, not some of its parts
+    if is_whole:
         wait_less(pipe, the_device(measures.device))
     # what is shared between steps has no slices, and one half's text is a new tensor each time
     texts = None if is_lean(measures) or measures.halves else Texts()
@@ -90,6 +93,8 @@ def install(pipe: Any, measures: Measures) -> None:
         for network in (*denoisers(pipe), pipe.vae.decoder):
             install_layers(network)
             lay_out_convolutions(network)
+        if is_whole and not measures.halves:
+            compute_once(pipe)
 
 
 def install_blocks(network: Any, texts: Texts | None) -> None:
@@ -118,6 +123,16 @@ def install_inner(network: Any) -> None:
             replace(module, forward)
         elif type(module).__name__ == "Attention" and is_over_pictures(module):
             replace(module, layers.picture_attention)
+
+
+def compute_once(pipe: Any) -> None:
+    """What is the same for both halves of guidance. AnimateDiff's are one video twice, until its first layer that reads
+    the text; SVD's are not, as only one is told of the picture."""
+    block = pipe.unet.down_blocks[0]
+    if type(block).__name__ != "CrossAttnDownBlockMotion":
+        return
+    if blocks.is_basic(block.attentions[0].transformer_blocks[0]):
+        replace(block.resnets[0], layers.first_resnet, lambda: pipe.do_classifier_free_guidance)
 
 
 def remove(pipe: Any) -> None:

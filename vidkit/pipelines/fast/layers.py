@@ -3,7 +3,8 @@ tokens for a transformer, is the same memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.pipelines.fast import fused, fused_products
@@ -11,6 +12,7 @@ from vidkit.pipelines.fast.attention import over_tokens
 from vidkit.pipelines.fast.blocks import is_basic, is_temporal, motion_block
 from vidkit.pipelines.fast.operations import (
     add_maps,
+    as_often,
     as_tokens,
     begun_maps,
     by_video,
@@ -31,9 +33,15 @@ if TYPE_CHECKING:
     import torch
 
 #: Pixels of a map that is upsampled within its convolution. There, four convolutions have borders of their own, which
-#: cost more than is saved of small maps: on an H200 a map of 18 x 32 takes 2.5 for 5.8 ms, one of 16 x 16 1.6 for 1.6,
+#: cost more than is saved of small maps: on an H200 a map of 18 x 32 takes 2.5 for 5.8 ms, one of 16 x 16 0.8 for 1.6,
 #: and one of 9 x 16 1.7 for 1.5.
 LEAST_PIXELS_FOLDED: Final = 256
+
+#: what diffusers sets on motion modules' blocks where FreeU is on
+FREE_U: Final = ("s1", "s2", "b1", "b2")
+
+#: lists of an up block's layers, which take turns; not all blocks have all
+LAYERS_OF_A_BLOCK: Final = ("resnets", "attentions", "motion_modules")
 
 
 def as_planes(maps: torch.Tensor, frames: int) -> torch.Tensor:
@@ -119,6 +127,16 @@ def resnet(module: Any, input_tensor: torch.Tensor, temb: Any = None) -> torch.T
     return hidden if module.output_scale_factor == 1 else hidden.div_(module.output_scale_factor)
 
 
+def first_resnet(module: Any, is_guided: Callable[[], bool], input_tensor: torch.Tensor, temb: Any = None) -> Any:
+    """Of a UNet whose halves of guidance differ by their texts alone: one half, as both are the same until then.
+
+    What follows, a `transformer`, returns both.
+    """
+    if is_guided():
+        input_tensor, temb = input_tensor.chunk(2)[0], temb.chunk(2)[0]
+    return resnet(module, input_tensor, temb)
+
+
 def embedded(module: Any, nonlinearity: Any, temb: torch.Tensor | None) -> torch.Tensor | None:
     """What a resnet's time embedding adds to each channel of each picture."""
     if temb is None or module.time_emb_proj is None:
@@ -147,29 +165,32 @@ def spatio_temporal_resnet(
     return spatial
 
 
-def spatio_temporal_up_block(
+def up_block(
     module: Any,
     hidden_states: torch.Tensor,
     res_hidden_states_tuple: Sequence[torch.Tensor],
     temb: Any = None,
     *,
-    image_only_indicator: Any,
-    encoder_hidden_states: Any = None,
     upsample_size: Any = None,
+    num_frames: int = 1,
+    image_only_indicator: Any = None,
+    **text: Any,
 ) -> torch.Tensor:
-    """An `UpBlockSpatioTemporal`'s or `CrossAttnUpBlockSpatioTemporal`'s forward."""
+    """The forward of either family's up blocks, with and without attention, as their UNets call them."""
+    of_frames = {} if image_only_indicator is None else {"image_only_indicator": image_only_indicator}
+    if any(getattr(module, scale, None) for scale in FREE_U):
+        own: torch.Tensor = plain(module)(
+            hidden_states, res_hidden_states_tuple, temb, upsample_size=upsample_size, num_frames=num_frames, **text
+        )
+        return own
     skips, hidden = list(res_hidden_states_tuple), hidden_states
-    transformers = getattr(module, "attentions", None) or [None] * len(module.resnets)
-    for layer, attention in zip(module.resnets, transformers, strict=True):
+    for layer, attention, motion in zip_longest(*(getattr(module, kind, ()) for kind in LAYERS_OF_A_BLOCK)):
         hidden = concatenated(hidden, skips.pop())  # on its own, so that what it is made of goes before the layer
-        hidden = layer(hidden, temb, image_only_indicator=image_only_indicator)
+        hidden = layer(hidden, temb, **of_frames)
         if attention is not None:
-            (hidden,) = attention(
-                hidden,
-                encoder_hidden_states=encoder_hidden_states,
-                image_only_indicator=image_only_indicator,
-                return_dict=False,
-            )
+            (hidden,) = attention(hidden, **text, **of_frames, return_dict=False)
+        if motion is not None:
+            hidden = motion(hidden, num_frames=num_frames)
     for upsampler in module.upsamplers or ():
         hidden = upsampler(hidden, upsample_size)
     return hidden
@@ -214,7 +235,7 @@ def transformer(module: Any, hidden_states: torch.Tensor, return_dict: bool = Tr
             encoder_hidden_states=options.get("encoder_hidden_states"),
             cross_attention_kwargs=options.get("cross_attention_kwargs"),
         )
-    return (ended_maps(source, module.proj_out, tokens),)
+    return (ended_maps(as_often(source, tokens), module.proj_out, tokens),)
 
 
 def motion_module(

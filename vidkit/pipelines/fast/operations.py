@@ -32,22 +32,26 @@ def as_maps(tokens: torch.Tensor, height: int) -> torch.Tensor:
     return tokens.view(tokens.shape[0], height, -1, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
+def as_often(rows: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
+    """As many as the others: of the two halves of guidance, one was computed (`layers.first_resnet`)."""
+    import torch
+
+    return torch.cat((rows, rows)) if others is not None and 2 * len(rows) == len(others) else rows
+
+
 def by_video(tokens: torch.Tensor, frames: int) -> torch.Tensor:
     """(videos x frames, ...) to (videos, frames, ...), a view."""
     return tokens.view(-1, frames, *tokens.shape[1:])
 
 
-def concatenated(*maps: torch.Tensor) -> torch.Tensor:
-    """One map with the channels of several."""
+def concatenated(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """One map with the channels of both."""
     import torch
 
-    if not fused.takes(maps[0]):
-        return torch.cat(maps, 1)
-    sizes = [each.shape[1] for each in maps]
-    tokens = maps[0].new_empty((maps[0].shape[0], maps[0].shape[2] * maps[0].shape[3], sum(sizes)))
-    for part, each in zip(torch.split(tokens, sizes, 2), maps, strict=True):
-        fused.weighted_sum(as_tokens(channels_last(each)), None, None, None, part)
-    return as_maps(tokens, maps[0].shape[2])
+    if not fused.takes(one):
+        return torch.cat((one, other), 1)
+    tokens = (as_tokens(channels_last(each)) for each in (one, other))
+    return as_maps(fused.concatenated(*tokens), one.shape[2])
 
 
 # --- norms ------------------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def start_group_norms_and_sums(make: Make) -> None:
     fused.group_norm(norm, tokens, None, silu=True)
     fused.group_norm(norm, tokens, rows, silu=True)
     fused.group_norm(norm, tokens, None, silu=False, more=rows[0])
-    fused.weighted_sum(tokens, None, None, None, tokens)
+    fused.concatenated(tokens, tokens)
     fused.weighted_sum(tokens, tokens, rows, None, tokens)
     fused.weighted_sum(tokens, tokens, rows, shares, tokens)
     fused.weighted_sum(tokens, tokens, None, shares, tokens, towards=True)

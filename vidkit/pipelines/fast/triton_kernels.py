@@ -204,3 +204,17 @@ def weighted_sum(  # type: ignore[no-untyped-def]
         more *= tl.load(shares + outer).to(tl.float32)
     place = outer * target_outer + row[:, None] * target_row + channel[None, :]
     tl.store(target + place, (value + more).to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator,unused-ignore]
+def concatenated(  # type: ignore[no-untyped-def]
+    one, other, target, rows, channels, other_channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """In each row the channels of both. one: (rows, channels). other: (rows, other_channels)."""
+    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    both = channels + other_channels
+    is_first, is_there = channel < channels, (row < rows) & (channel < both)
+    first = tl.load(one + row * channels + channel, mask=is_there & is_first, other=0)
+    second = tl.load(other + row * other_channels + channel - channels, mask=is_there & (channel >= channels), other=0)
+    tl.store(target + row * both + channel, tl.where(is_first, first, second), mask=is_there)

@@ -35,9 +35,9 @@ def geglu(  # type: ignore[no-untyped-def]
     """target = value x GELU(gate), where both are products of the tokens.
 
     tokens: (rows, inputs), weight: (2 x channels, inputs), target: (rows, channels), as tensor descriptors in blocks of
-    (ROWS, INPUTS), (2 x CHANNELS, INPUTS) and (ROWS, CHANNELS). bias: (2 x channels,). Of weight and bias TOGETHER rows
-    of the value and as many of the gate take turns, so that both are in one thread's registers. Each program takes one
-    block after the other, BAND of them below each other in turn, whose weights are the same.
+    (ROWS, INPUTS), (2 x CHANNELS, INPUTS) and (ROWS, CHANNELS). bias: (2 x channels,), the value's first. Of the weight
+    TOGETHER rows of the value and as many of the gate take turns, so that both are in one thread's registers. Each
+    program takes one block after the other, BAND of them below each other in turn, whose weights are the same.
     """
     down, across = tl.cdiv(rows, ROWS), tl.cdiv(channels, CHANNELS)
     for block in tl.range(tl.program_id(0), down * across, tl.num_programs(0), flatten=True):
@@ -49,8 +49,11 @@ def geglu(  # type: ignore[no-untyped-def]
         for start in range(0, inputs, INPUTS):
             both = tl.dot(tokens.load([row, start]), weight.load([2 * channel, start]).T, both)
         if HAS_BIAS:
-            column = 2 * channel + tl.arange(0, 2 * CHANNELS)
-            both += tl.load(bias + column, mask=column < 2 * channels, other=0).to(tl.float32)[None, :]
+            column = tl.arange(0, 2 * CHANNELS)
+            turn, within_turn = column // (2 * TOGETHER), column % (2 * TOGETHER)
+            its_channel = channel + turn * TOGETHER + within_turn % TOGETHER
+            place = within_turn // TOGETHER * channels + its_channel
+            both += tl.load(bias + place, mask=its_channel < channels, other=0).to(tl.float32)[None, :]
         turns = tl.reshape(both, (ROWS, CHANNELS // TOGETHER, 2, TOGETHER))
         value, gate = tl.split(tl.permute(turns, (0, 1, 3, 2)))
         value, gate = tl.reshape(value, (ROWS, CHANNELS)), tl.reshape(gate, (ROWS, CHANNELS))
