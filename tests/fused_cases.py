@@ -202,6 +202,23 @@ def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]
             result = called(layer, device, dtype, arguments, options)
         assert forwards.count, f"{name} was not computed by Triton's kernels"
         yield f"{name}, as a share of plain's", error(result, exact) / plain
+    yield from half_error(device, dtype)
+
+
+def half_error(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
+    """Of a transformer that is given one of two halves that are the same, and the texts of both."""
+    torch.manual_seed(0)
+    maps, texts = torch.randn(FRAMES, 32, 3, 5), torch.randn(2 * FRAMES, 7, 16)
+    layer = Transformer2DModel(2, 16, 32, cross_attention_dim=16, norm_num_groups=8).eval().requires_grad_(False)
+    options = {"encoder_hidden_states": texts, "return_dict": False}
+    both = (torch.cat((maps, maps)),)
+    exact = called(deepcopy(layer), "cpu", torch.float64, both, options)
+    plain = error(called(layer.to(device, dtype), device, dtype, both, options), exact)
+    installing.install_blocks(layer, None)
+    installing.install_inner(layer)
+    with without_plain():
+        result = called(layer, device, dtype, (maps,), options)
+    yield "a transformer of one half, as a share of plain's", error(result, exact) / plain
 
 
 @contextmanager

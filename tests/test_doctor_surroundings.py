@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import shlex
 import shutil
 import subprocess
@@ -204,12 +205,15 @@ def test_what_is_installed_here_belongs_together() -> None:
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A large one that was installed and not compiled."""
     folder = tmp_path / "uncompiled" / "large_library"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text("")
+    (folder / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/deep.py"):
+        (folder / name).write_text("")
     monkeypatch.syspath_prepend(folder.parent)
-    monkeypatch.setattr(bytecode, "LIBRARIES", ("large_library", "not_installed"))
+    names = ("__init__.py", "inner/deep.py", "of_another_release.py")
+    monkeypatch.setattr(bytecode, "LIBRARIES", {"large_library": names, "not_installed": names})
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
     return folder
 
 
@@ -217,6 +221,7 @@ def test_libraries_that_each_process_compiles(library: Path, monkeypatch: pytest
     (found,) = bytecode.findings()
     assert found.status == "ok", "the first process will"
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    py_compile.compile(str(library / "__init__.py"))
     (found,) = bytecode.findings()
     assert found.status == "note"
     assert "large_library: each process compiles the modules anew" in found.what
@@ -226,11 +231,26 @@ def test_libraries_that_each_process_compiles(library: Path, monkeypatch: pytest
     assert found.status == "ok"
 
 
-def test_a_library_whose_folder_cannot_be_written(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions bind no administrator
+def test_a_library_whose_folder_cannot_be_written(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # permissions bind no administrator
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(library))
     (found,) = bytecode.findings()
     assert "their folder cannot be written" in found.what
-    monkeypatch.setattr(sys, "pycache_prefix", str(library))
+    assert "PYTHONPYCACHEPREFIX" in found.remedies[0]
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "not yet there"))
+    (found,) = bytecode.findings()
+    assert found.status == "ok"
+    monkeypatch.setattr(sys, "pycache_prefix", str(library / "not yet there"))
+    (found,) = bytecode.findings()
+    assert found.status == "note"
+
+
+def test_a_library_without_sources(library: Path) -> None:
+    for name in ("__init__", "inner/deep"):
+        py_compile.compile(str(library / f"{name}.py"), cfile=str(library / f"{name}.pyc"))
+        (library / f"{name}.py").unlink()
     (found,) = bytecode.findings()
     assert found.status == "ok"
 

@@ -134,13 +134,14 @@ def test_in_single_precision_rounding_is_all_that_differs(single: tuple[Job, Any
 
 def test_released_components_are_as_they_were_loaded(case: tuple[Job, Any]) -> None:
     job, pipe = case
-    kind, attributes = type(pipe), set(vars(pipe))
+    kinds, attributes = (type(pipe), type(pipe.unet)), (set(vars(pipe)), set(vars(pipe.unet)))
     latents_with(job, pipe, FAST)
     assert own_forwards(pipe)
     release(pipe)
     assert not own_forwards(pipe)
-    assert type(pipe) is kind
-    assert "_is_guided" not in set(vars(pipe)) - attributes
+    assert (type(pipe), type(pipe.unet)) == kinds
+    assert not [name for name in set(vars(pipe)) - attributes[0] if name in ("_known_device", "_is_guided")]
+    assert set(vars(pipe.unet)) == attributes[1]
     fast.remove(pipe)  # nothing to do
 
 
@@ -313,24 +314,56 @@ def test_no_step_looks_through_all_layers_for_their_type(
     job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)
     assert not any(asked)
     assert pipe.unet.dtype == torch.float32
+    assert deepcopy(pipe.unet).half().dtype == torch.float16
 
 
 @pytest.mark.parametrize("guidance", [7.5, 1.0])
 @pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("case", MODES[1:], indirect=True)
 def test_before_its_first_text_an_animatediff_step_computes_one_half(
-    made: dict[str, tuple[Job, Any]], guidance: float, halves: bool
+    case: tuple[Job, Any], guidance: float, halves: bool
 ) -> None:
-    job, pipe = made["pia"]
+    job, pipe = case
     job = replace(job, params=job.params.replace(guidance_scale=guidance))
-    block, counts = pipe.unet.down_blocks[0], []
-    hook = block.resnets[0].register_forward_hook(lambda module, given, result: counts.append(len(result)))
-    exact = latents_with(job, pipe, DOUBLE)
+    block = pipe.unet.down_blocks[0]
+    (layer,) = block.attentions[0].transformer_blocks
+    rows: dict[str, list[int]] = {"resnet": [], "pixels": [], "text": []}
+    watched = zip(rows.values(), (block.resnets[0], layer.attn1.to_q, layer.attn2.to_q), strict=True)
+    hooks = [
+        module.register_forward_hook(lambda module, given, result, counts=counts: counts.append(len(result)))
+        for counts, module in watched
+    ]
     fast_ones = latents_with(job, pipe, replace(DOUBLE, speed="fast", halves=halves))
-    hook.remove()
-    frames, steps = job.params.num_frames, job.params.num_inference_steps
-    in_exact = frames * (2 if guidance > 1 else 1)
-    assert counts == [in_exact] * steps + [frames] * (2 * steps if halves and guidance > 1 else steps)
-    assert error(fast_ones, exact) < 1e-9
+    for hook in hooks:
+        hook.remove()
+    once = {*rows["resnet"], *rows["pixels"]}
+    assert once == {job.params.num_frames}
+    assert {*rows["text"]} == {job.params.num_frames * (2 if guidance > 1 and not halves else 1)}
+    assert error(fast_ones, latents_with(job, pipe, DOUBLE)) < 1e-9
+
+
+def test_another_kind_of_first_attention_gets_both_halves(made: dict[str, tuple[Job, Any]]) -> None:
+    job, pipe = made["init"]
+    exact = latents_with(job, pipe, DOUBLE)
+    attention = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    place(pipe, replace(DOUBLE, speed="fast"))
+    usual = attention.processor
+    attention.set_processor(AttnProcessor())
+    found = job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
+    attention.set_processor(usual)
+    place(pipe, DOUBLE)
+    assert error(found, exact) < 1e-9
+
+
+def test_free_u_is_diffusers_own(made: dict[str, tuple[Job, Any]]) -> None:
+    job, pipe = made["init"]
+    without = latents_with(job, pipe, DOUBLE)
+    pipe.unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    exact, found = (latents_with(job, pipe, replace(DOUBLE, speed=speed)) for speed in ("exact", "fast"))
+    pipe.unet.disable_freeu()
+    place(pipe, DOUBLE)
+    assert error(found, exact) < 1e-9
+    assert error(found, without) > 1e-3
 
 
 @svd

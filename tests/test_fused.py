@@ -56,7 +56,7 @@ def test_kernels_are_right_to_the_last_digits(interpreted: dict[str, dict[str, f
 
 
 def test_layers_are_as_right_as_diffusers(interpreted: dict[str, dict[str, float]]) -> None:
-    assert len(interpreted["layers"]) == 13
+    assert len(interpreted["layers"]) == 14
     assert {name: share for name, share in interpreted["layers"].items() if not share < MOST_SHARE} == {}
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +80,45 @@ def test_a_broken_note_is_made_anew(environment: Path, readings: list[int], brok
     assert len(readings) == 2
     assert listed() == READ()
     assert len(readings) == 2
+
+
+@pytest.mark.parametrize("odd", [Path("src"), "no/such/folder", ""])
+def test_odd_places_to_look_for_packages(
+    environment: Path, readings: list[int], monkeypatch: pytest.MonkeyPatch, odd: str | Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, odd])
+    assert listed() == READ()
+
+
+def test_an_entry_that_leads_nowhere_hides_no_others(environment: Path, readings: list[int]) -> None:
+    (environment / "gone-1.0.dist-info").symlink_to(environment / "nowhere")
+    listed()
+    install(environment, "1.0", "first_module")
+    assert "first_module" in listed()
+
+
+def test_another_archive_is_seen(
+    environment: Path, readings: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "packages.zip"
+    monkeypatch.syspath_prepend(archive)
+    for version, module in (("1.0", "first_module"), ("2.0", "second_module")):
+        folder = tmp_path / version
+        folder.mkdir()
+        install(folder, version, module)
+        shutil.make_archive(str(archive.with_suffix("")), "zip", folder)
+        os.utime(archive, ns=(0, int(float(version))))
+        importlib.invalidate_caches()
+        assert module in listed()
+    assert len(readings) == 2
+
+
+def test_there_is_one_note_however_often_something_changes(environment: Path, readings: list[int]) -> None:
+    for version in ("1.0", "2.0"):
+        install(environment, version, "module")
+        listed()
+    assert len(readings) == 2
+    assert len(list((load_settings().cache / "packages").iterdir())) == 1
 
 
 def test_without_room_for_a_note_it_is_read_each_time(environment: Path, readings: list[int]) -> None:

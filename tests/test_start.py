@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -100,14 +101,27 @@ def test_a_slow_package_is_not_imported_to_see_whether_it_is_there(
 ) -> None:
     (tmp_path / "slow_package").mkdir()
     (tmp_path / "slow_package" / "__init__.py").write_text("whole = True\n")
-    (tmp_path / "slow_package" / "inner.py").write_text("def twice(x): return 2 * x\n")
+    (tmp_path / "slow_package" / "inner").mkdir()
+    (tmp_path / "slow_package" / "inner" / "__init__.py").write_text("def twice(x): return 2 * x\n")
+    (tmp_path / "slow_package" / "inner" / "deep.py").write_text("def thrice(x): return 3 * x\n")
+    (tmp_path / "slow_package" / "beside.py").write_text("from .inner.deep import thrice\n")
     monkeypatch.syspath_prepend(tmp_path)
     with libraries.when_used({"slow_package.inner": ("twice",)}):
         from slow_package.inner import twice  # type: ignore[import-not-found]
-    assert "slow_package" not in sys.modules
+
+        assert "slow_package" not in sys.modules
+        # another thread, meanwhile
+        assert importlib.import_module("slow_package.beside").thrice(4) == 12
     assert twice(4) == 8
-    assert sys.modules.pop("slow_package").whole
-    del sys.modules["slow_package.inner"]
+    assert sys.modules["slow_package"].whole
+    assert sys.modules["slow_package.inner"].twice(4) == 8
+    for name in [name for name in sys.modules if name.startswith("slow_package")]:
+        del sys.modules[name]
+
+
+def test_what_was_put_there_without_an_import_is_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "put_there", ModuleType("put_there"))
+    assert not libraries.is_installed("put_there.inner")
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_package.module"])

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -92,7 +93,10 @@ def when_used(functions: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
 
 def is_installed(module: str) -> bool:
     """Whether its package is: to look inside, that would be imported."""
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ValueError:  # something that was put there without being imported
+        return False
 
 
 class Waiting(ModuleType):
@@ -104,6 +108,11 @@ class Waiting(ModuleType):
     def __init__(self, name: str, functions: tuple[str, ...]) -> None:
         super().__init__(name)
         self._functions = functions
+        package, _, rest = name.partition(".")
+        spec = importlib.util.find_spec(package)
+        folders = (spec.submodule_search_locations or []) if spec and rest else []
+        # so that meanwhile, in another thread, what lies inside can be imported
+        self.__path__ = [str(Path(folder, *rest.split("."))) for folder in folders]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by `import` itself

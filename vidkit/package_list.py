@@ -10,17 +10,23 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from vidkit.files import remember
 from vidkit.settings import settings_or_defaults
 
+logger = logging.getLogger("vidkit")
+
 #: ends of the names of the folders and files in which a package tells of itself
 TOLD_IN: Final = (".dist-info", ".egg-info")
+
+Packages = Mapping[str, list[str]]
 
 
 @contextmanager
@@ -34,29 +40,45 @@ def packages_listed_once() -> Iterator[None]:
         importlib.metadata.packages_distributions = read
 
 
-def noted_or(read: Any) -> Mapping[str, list[str]]:
+def noted_or(read: Callable[[], Packages]) -> Packages:
     """The list, by module. read: Python's own function."""
-    installed = fingerprint()
-    # a note for each environment, which other packages replace
-    place = hashlib.sha256(json.dumps([sys.version, *sys.path]).encode()).hexdigest()[:16]
-    note = settings_or_defaults().cache / "packages" / f"{place}.json"
+    try:
+        note, installed = note_file(), fingerprint()
+    except Exception as error:  # noqa: BLE001  an odd path, no data folder: it goes without a note
+        logger.info("the list of packages is not noted: %s", error)
+        return read()
     with suppress(OSError, ValueError):
         found: Any = json.loads(note.read_text(encoding="utf-8"))
         if isinstance(found, dict) and found.get("installed") == installed and isinstance(found.get("list"), dict):
-            listed: Mapping[str, list[str]] = found["list"]
+            listed: Packages = found["list"]
             return listed
     listed = read()
     remember(note, {"installed": installed, "list": listed})
     return listed
 
 
+def note_file() -> Path:
+    """One for each environment."""
+    name = hashlib.sha256(f"{sys.version} {sys.prefix}".encode()).hexdigest()[:16]
+    return settings_or_defaults().cache / "packages" / f"{name}.json"
+
+
 def fingerprint() -> str:
-    """Another one as soon as a package is installed, replaced or removed."""
-    return hashlib.sha256(json.dumps([told_in(folder) for folder in sys.path]).encode()).hexdigest()
+    """Another one as soon as a package is installed, replaced or removed, or looked for elsewhere."""
+    return hashlib.sha256(json.dumps([(os.fspath(place), told_in(place)) for place in sys.path]).encode()).hexdigest()
 
 
-def told_in(folder: str) -> list[tuple[str, int]]:
-    """None of what is no folder that can be read, such as an archive."""
-    with suppress(OSError), os.scandir(folder or os.curdir) as entries:
-        return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(TOLD_IN))
-    return []
+def told_in(place: str) -> list[tuple[str, int]]:
+    """What is there that tells of packages, and when it was changed. Of an archive, the archive; nothing of nothing."""
+    place = place or os.curdir
+    try:
+        with os.scandir(place) as entries:
+            return sorted(
+                (entry.name, entry.stat(follow_symlinks=False).st_mtime_ns)
+                for entry in entries
+                if entry.name.endswith(TOLD_IN)
+            )
+    except NotADirectoryError:
+        return [(place, Path(place).stat().st_mtime_ns)]
+    except FileNotFoundError:
+        return []

@@ -53,8 +53,8 @@ def transformer_block(
     is_masked = attention_mask is not None or encoder_attention_mask is not None
     if is_masked or cross_attention_kwargs or not is_basic(block):
         own: torch.Tensor = plain(block)(
-            hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, timestep,
-            cross_attention_kwargs, class_labels, added_cond_kwargs,
+            as_often(hidden_states, encoder_hidden_states), attention_mask, encoder_hidden_states,
+            encoder_attention_mask, timestep, cross_attention_kwargs, class_labels, added_cond_kwargs,
         )  # fmt: skip
         return own
     hidden = add_attention(block.attn1, block.norm1, hidden_states, partial(over_positioned, block, block.attn1))

@@ -127,12 +127,13 @@ def install_inner(network: Any) -> None:
 
 def compute_once(pipe: Any) -> None:
     """What is the same for both halves of guidance. AnimateDiff's are one video twice, until its first layer that reads
-    the text; SVD's are not, as only one is told of the picture."""
+    the text; SVD's are not, as only one is told of the picture.
+
+    While it is placed, the UNet is called by its pipeline alone: which says whether its input has two halves.
+    """
     block = pipe.unet.down_blocks[0]
-    if type(block).__name__ != "CrossAttnDownBlockMotion":
-        return
-    if blocks.is_basic(block.attentions[0].transformer_blocks[0]):
-        replace(block.resnets[0], layers.first_resnet, lambda: pipe.do_classifier_free_guidance)
+    if type(block).__name__ == "CrossAttnDownBlockMotion":
+        replace(block.resnets[0], layers.first_resnet, lambda: getattr(pipe, "_guidance_scale", 0) > 1)
 
 
 def remove(pipe: Any) -> None:

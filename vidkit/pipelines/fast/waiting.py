@@ -2,7 +2,7 @@
 
 A pipeline is asked several times a clip where it computes, and looks through all layers of its networks each time: 12
 ms for AnimateDiff on a slow core. So does AnimateDiff's UNet at each step for its type: 7 ms, in which the GPU has
-nothing to do. As they are placed, the answers are known.
+nothing to do. The first of its weights tells as well, and where a pipeline is placed is known.
 
 SVD's asks at each step whether any frame's guidance scale is above 1, which the host waits for the device to say; the
 scales are those that the call was given, so the answer of its beginning holds. And it makes the picture small for CLIP
@@ -23,7 +23,7 @@ CLIP_SIDE: Final = 224
 
 def wait_less(pipe: Any, device: torch.device) -> None:
     """device: where the pipeline computes."""
-    pipe._known_device, pipe.unet._known_dtype = device, pipe.unet.dtype
+    pipe._known_device = device
     for answering in (pipe, pipe.unet):
         kind: Any = type(answering)
         answering.__class__ = waiting_less(kind)
@@ -34,7 +34,7 @@ def wait_again(pipe: Any) -> None:
     for answering in (pipe, pipe.unet):
         if vars(type(answering)).get("waits_less"):
             answering.__class__ = type(answering).__bases__[0]
-            for name in ("_known_device", "_known_dtype", "_is_guided"):
+            for name in ("_known_device", "_is_guided"):
                 vars(answering).pop(name, None)
 
 
@@ -45,7 +45,7 @@ def waiting_less(kind: Any) -> type:
     if hasattr(kind, "_execution_device"):
         own["_execution_device"] = property(lambda pipe: pipe._known_device)
     else:
-        own["dtype"] = property(lambda network: network._known_dtype)
+        own["dtype"] = property(lambda network: next(network.parameters()).dtype)
     more = of_svd(kind) if kind.__name__ == "StableVideoDiffusionPipeline" else {}
     return type(kind.__name__, (kind,), own | more)
 
