@@ -54,9 +54,14 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_it_is_read_once_for_an_environment(environment: Path, readings: list[int]) -> None:
-    for _ in range(2):
-        assert listed() == READ()
+def test_it_is_read_once_for_an_environment(
+    environment: Path, readings: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for script in ("one", "other"):
+        (tmp_path / script).mkdir()
+        with monkeypatch.context() as its:
+            its.syspath_prepend(tmp_path / script)
+            assert listed() == READ()
     assert len(readings) == 1
 
 

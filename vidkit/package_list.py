@@ -64,8 +64,9 @@ def note_file() -> Path:
 
 
 def fingerprint() -> str:
-    """Another one as soon as a package is installed, replaced or removed, or looked for elsewhere."""
-    return hashlib.sha256(json.dumps([(os.fspath(place), told_in(place)) for place in sys.path]).encode()).hexdigest()
+    """Another one as soon as a package is installed, replaced or removed. A script's own folder makes no difference."""
+    told = [(os.fspath(place), there) for place in sys.path if (there := told_in(place))]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def told_in(place: str) -> list[tuple[str, int]]:
