@@ -101,18 +101,12 @@ def product_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float
         wanted = torch.nn.functional.scaled_dot_product_attention(*(part.permute(0, 2, 3, 1, 4) for part in given))
         found = fused_products.over_frames(*parts.chunk(3, -1), frames, heads)
         yield f"{frames} frames of {pixels} pixels", error(found, wanted.permute(0, 3, 1, 2, 4).reshape(found.shape))
-    for bias, sides in (
-        (True, (5, 7)),
-        (False, (5, 7)),
-        (True, (19, 20)),
-    ):  # a border that is copied, and one that is not
+    for bias, sides in ((True, (5, 7)), (False, (5, 7)), (True, (19, 20))):  # with a border that is copied, and not
         convolution = torch.nn.Conv2d(24, 16, 3, padding=1, bias=bias, device=device, dtype=dtype).requires_grad_(False)
         maps = torch.randn(2, 24, *sides).to(device, dtype, memory_format=torch.channels_last)
         large = torch.nn.functional.interpolate(maps.double().cpu(), scale_factor=2, mode="nearest")
-        yield (
-            f"upsampled {sides}, {bias}",
-            error(fused_products.upsampled(convolution, maps), in_double(convolution)(large)),
-        )
+        found = fused_products.upsampled(convolution, maps)
+        yield f"upsampled {sides}, {bias}", error(found, in_double(convolution)(large))
 
 
 def layer_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:

@@ -75,6 +75,14 @@ def remember(entry: Path, content: Mapping[str, Any]) -> None:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
+def remembered(entry: Path) -> dict[str, Any]:
+    """What `remember` left; {} where nothing is, or nothing whole."""
+    with suppress(OSError, ValueError):
+        content = json.loads(entry.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Rename in one step. On Windows, which refuses that while somebody reads `path`, until the reader is done."""
     end = time.monotonic() + PATIENCE

@@ -108,11 +108,11 @@ class Waiting(ModuleType):
     def __init__(self, name: str, functions: tuple[str, ...]) -> None:
         super().__init__(name)
         self._functions = functions
-        package, _, rest = name.partition(".")
+        package, *inner = name.split(".")
         spec = importlib.util.find_spec(package)
-        folders = (spec.submodule_search_locations or []) if spec and rest else []
-        # so that meanwhile, in another thread, what lies inside can be imported
-        self.__path__ = [str(Path(folder, *rest.split("."))) for folder in folders]
+        if spec and spec.submodule_search_locations is not None:
+            # so that meanwhile, in another thread, what lies inside can be imported
+            self.__path__ = [str(Path(folder, *inner)) for folder in spec.submodule_search_locations]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by `import` itself

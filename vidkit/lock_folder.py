@@ -23,7 +23,7 @@ import platformdirs
 import psutil  # type: ignore[import-untyped]  # comes with ipykernel
 from filelock import FileLock, SoftFileLock
 
-from vidkit.files import written_whole
+from vidkit.files import remembered, written_whole
 
 #: Seconds without a sign of life, after which a process is passed over: it was stopped (Ctrl-Z), or hangs whole. A long
 #: computation is none: a thread of its own gives the signs.
@@ -162,7 +162,7 @@ def peers(folder: Path, kind: str) -> list[Peer]:
         OSError: the folder cannot be read.
     """
     paths = sorted(path for path in folder.iterdir() if path.name.startswith(f"{kind}-") and path.suffix == ".lock")
-    found = [Peer(path, read(said(path))) for path in paths]
+    found = [Peer(path, remembered(said(path))) for path in paths]
     return [peer for peer in found if peer.lives()]
 
 
@@ -186,13 +186,6 @@ def said(path: Path) -> Path:
 
 def asked(path: Path) -> Path:
     return path.with_suffix(".asked")
-
-
-def read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    return {}
 
 
 def remove_files(path: Path) -> None:

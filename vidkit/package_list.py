@@ -14,11 +14,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from vidkit.files import remember
+from vidkit.files import remember, remembered
 from vidkit.settings import settings_or_defaults
 
 logger = logging.getLogger("vidkit")
@@ -47,11 +47,10 @@ def noted_or(read: Callable[[], Packages]) -> Packages:
     except Exception as error:  # noqa: BLE001  an odd path, no data folder: it goes without a note
         logger.info("the list of packages is not noted: %s", error)
         return read()
-    with suppress(OSError, ValueError):
-        found: Any = json.loads(note.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.get("installed") == installed and isinstance(found.get("list"), dict):
-            listed: Packages = found["list"]
-            return listed
+    found = remembered(note)
+    if found.get("installed") == installed and isinstance(found.get("list"), dict):
+        listed: Packages = found["list"]
+        return listed
     listed = read()
     remember(note, {"installed": installed, "list": listed})
     return listed

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from vidkit.files import existing_folder
 from vidkit.finding import Finding, note, ok
 
 TOPIC: Final = "bytecode"
@@ -42,8 +43,8 @@ def findings() -> Iterator[Finding]:
 def folder_of(package: str) -> Path | None:
     """None: it is not installed, or not as source files in a folder."""
     spec = importlib.util.find_spec(package)
-    is_source = spec is not None and spec.origin is not None and spec.origin.endswith(".py")
-    return Path(spec.origin).parent if spec and spec.origin and is_source else None
+    origin = spec.origin if spec else None
+    return Path(origin).parent if origin and origin.endswith(".py") else None
 
 
 def is_compiled_anew(package: str, folder: Path) -> bool:
@@ -57,5 +58,4 @@ def is_compiled_anew(package: str, folder: Path) -> bool:
 
 def can_be_written(place: Path) -> bool:
     """A folder, or one that would be made."""
-    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    return os.access(there, os.W_OK)
+    return os.access(existing_folder(place), os.W_OK)

@@ -48,8 +48,13 @@ def denoiser_layers(pipe: Any) -> list[nn.Module]:
 
 
 def block_layers(block: Any) -> list[nn.Module]:
+    return [layer for together in layers_in_turn(block) for layer in together if layer is not None]
+
+
+def layers_in_turn(block: Any) -> Iterator[tuple[Any, ...]]:
+    """Of a UNet's block a resnet, an attention and a motion module at a time: None for those that it does not have."""
     kinds = [getattr(block, kind, None) or () for kind in ("resnets", "attentions", "motion_modules")]
-    return [layer for together in zip_longest(*kinds) for layer in together if layer is not None]
+    return zip_longest(*kinds)
 
 
 def encoder_blocks(vae: Any) -> list[nn.Module]:

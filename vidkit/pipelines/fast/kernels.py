@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import json
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from vidkit.files import remember
+from vidkit.files import remember, remembered
 from vidkit.settings import settings_or_defaults
 
 if TYPE_CHECKING:
@@ -188,8 +187,4 @@ def note_file(device: str) -> Path:
 
 def noted(device: str) -> dict[str, str]:
     """Kernels' names by shape; none where there is no note, or a broken one."""
-    with suppress(OSError, ValueError):
-        found: Any = json.loads(note_file(device).read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
+    return remembered(note_file(device))

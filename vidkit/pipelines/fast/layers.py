@@ -4,7 +4,6 @@ tokens for a transformer, is the same memory."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.pipelines.fast import fused, fused_products
@@ -28,6 +27,7 @@ from vidkit.pipelines.fast.operations import (
 )
 from vidkit.pipelines.lean.layers import plain
 from vidkit.pipelines.lean.temporal import frame_positions, silu, temporal_shares
+from vidkit.pipelines.watch import layers_in_turn
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +39,6 @@ LEAST_PIXELS_FOLDED: Final = 256
 
 #: what diffusers sets on motion modules' blocks where FreeU is on
 FREE_U: Final = ("s1", "s2", "b1", "b2")
-
-#: lists of an up block's layers, which take turns; not all blocks have all
-LAYERS_OF_A_BLOCK: Final = ("resnets", "attentions", "motion_modules")
 
 
 def as_planes(maps: torch.Tensor, frames: int) -> torch.Tensor:
@@ -184,7 +181,7 @@ def up_block(
         )
         return own
     skips, hidden = list(res_hidden_states_tuple), hidden_states
-    for layer, attention, motion in zip_longest(*(getattr(module, kind, ()) for kind in LAYERS_OF_A_BLOCK)):
+    for layer, attention, motion in layers_in_turn(module):
         hidden = concatenated(hidden, skips.pop())  # on its own, so that what it is made of goes before the layer
         hidden = layer(hidden, temb, **of_frames)
         if attention is not None:
