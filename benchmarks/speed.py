@@ -29,9 +29,9 @@ from benchmarks.memory_models import make_published_svd, make_sd15, save_part
 from benchmarks.tables import table
 from vidkit.device import GIB, Plan, plain_plan
 from vidkit.params import GenerationParams
-from vidkit.pipelines.fast.graphs import recorded
+from vidkit.pipelines.arrivals import arriving
 from vidkit.pipelines.turbo import skipping
-from vidkit.placement import plan_of
+from vidkit.placement import recording
 
 #: decibels between the frames of a way and of plain diffusers: 45 are called equal up to rounding
 LEAST_PSNR = {"turbo": 30}
@@ -144,7 +144,7 @@ def one_clip(job: Any, pipe: Any, plan: Plan, way: str) -> tuple[Any, Any, dict[
     waited(plan)
     denoised = time.perf_counter()
     denoised_used = time.process_time()
-    frames = decode(job, pipe, latents, plan, chunk)
+    frames = decode(job, pipe, latents, plan, chunk, at_once if way in ("plain", "recipe") else arriving)
     ended = time.perf_counter()
     measured = {"seconds": ended - begun, "denoise_seconds": denoised - begun, "decode_seconds": ended - denoised}
     measured |= {"cpu_seconds": time.process_time() - used, "denoise_cpu_seconds": denoised_used - used}
@@ -154,20 +154,28 @@ def one_clip(job: Any, pipe: Any, plan: Plan, way: str) -> tuple[Any, Any, dict[
 
 
 def denoise(job: Any, pipe: Any, speed: str = "exact") -> Any:
-    with recorded(pipe, plan_of(pipe)), skipping(pipe, job.params.replace(speed=speed)):
+    with recording(pipe), skipping(pipe, job.params.replace(speed=speed)):
         return job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
 
 
-def decode(job: Any, pipe: Any, latents: Any, plan: Plan, chunk: int | None = None) -> Any:
+@contextmanager
+def at_once() -> Iterator[Callable[[Any, Any], None]]:
+    """How plain diffusers copies frames to the host."""
+    yield lambda source, target: target.copy_(source)
+
+
+def decode(
+    job: Any, pipe: Any, latents: Any, plan: Plan, chunk: int | None = None, copied: Callable[[], Any] = at_once
+) -> Any:
     """Pixels in [-1, 1] on the CPU."""
     import torch
 
     chunk, frames = chunk or job.params.decode_chunk_size, latents.shape[1]
     pixels = torch.empty(frames, 3, job.params.height, job.params.width)
-    with torch.no_grad():
+    with torch.no_grad(), copied() as copy:
         for start in range(0, frames, chunk):
             some = latents[:, start : start + chunk].to(plan.device, pipe.vae.dtype)
-            pixels[start : start + chunk] = job.family.decode(pipe, some)
+            copy(job.family.decode(pipe, some), pixels[start : start + chunk])
     return pixels
 
 

@@ -288,12 +288,15 @@ def error(result: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def main() -> None:
+    from distribution_kernel import largest_error
+
     with torch.no_grad():
         found = {
             name: dict((*kernel_errors("cpu", dtype), *product_errors("cpu", dtype)))
             for name, dtype in (("float32", torch.float32), ("float16", torch.float16))
         }
         found["layers"] = dict(layer_errors("cpu", torch.float32))
+        found["distribution"] = {str(furthest): largest_error(furthest) for furthest in (1.0, 6.0, 1e4)}
     json.dump(found, sys.stdout)
 
 

@@ -303,7 +303,7 @@ def test_no_step_looks_through_all_layers_for_their_type(
     own = modeling_utils.get_parameter_dtype
 
     def look(network: Any) -> torch.dtype:
-        asked.append(network is pipe.unet)
+        asked.append(network in (pipe.unet, pipe.vae))
         return own(network)
 
     monkeypatch.setattr(modeling_utils, "get_parameter_dtype", look)

@@ -55,6 +55,12 @@ def test_kernels_are_right_to_the_last_digits(interpreted: dict[str, dict[str, f
     assert too_large(errors, dtype) == {}
 
 
+def test_the_normal_distribution_is_right_beyond_half_precision(interpreted: dict[str, dict[str, float]]) -> None:
+    errors = interpreted["distribution"]
+    assert errors["6.0"] < 1.6e-5
+    assert max(errors["1.0"], errors["10000.0"]) < 1.6e-5
+
+
 def test_layers_are_as_right_as_diffusers(interpreted: dict[str, dict[str, float]]) -> None:
     assert len(interpreted["layers"]) == 14
     assert {name: share for name, share in interpreted["layers"].items() if not share < MOST_SHARE} == {}

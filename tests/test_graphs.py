@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from tiny_models import TinyAnimateDiff
 
 from vidkit.device import Plan
-from vidkit.pipelines.fast import fused, graphs
-from vidkit.pipelines.fast.graphs import Recording, fits, may_record, recorded
-from vidkit.placement import place, plan_of, release
+from vidkit.pipelines.fast import fused
+from vidkit.pipelines.fast.capture import Recorder, outside
+from vidkit.pipelines.fast.graphs import Known, Recording, fits, kind_of, may_record
+from vidkit.placement import place, recording, release
 from vidkit.warm import fresh_pipeline
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline", "without_gradients")
@@ -52,12 +54,23 @@ def test_a_recording_fits_what_it_reads() -> None:
     assert not fits(None, own, None)
 
 
+def test_calls_of_one_kind_start_the_same_kernels() -> None:
+    assert kind_of(torch.zeros(2, 3)) == kind_of(torch.ones(2, 3))
+    others = torch.zeros(2, 4), torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 3, device="meta"), 0.5, None
+    assert len({kind_of(other) for other in (*others, torch.zeros(2, 3))}) == 6
+    assert kind_of({"a": 1}) == "dict"
+
+
 def test_a_pipeline_that_is_not_placed_is_left_alone(tiny_svd_folder: Path, image: Path) -> None:
     pipe = fresh_pipeline(clips.prepared(clips.svd_request(tiny_svd_folder, image)), Plan("cpu", "float32"))
     release(pipe)
-    assert plan_of(pipe) is None
-    with recorded(pipe, plan_of(pipe)):
+    with recording(pipe):
         assert "forward" not in vars(pipe.unet)
+
+
+def test_what_is_computed_once_is_computed_where_nothing_is_recorded() -> None:
+    source = torch.ones(3)
+    assert torch.equal(outside(lambda: source + 1, source), source + 1)
 
 
 @pytest.mark.gpu
@@ -75,15 +88,14 @@ def test_recorded_steps_have_the_bits_of_computed_ones(
         request = clips.animatediff_request(tiny_animatediff, image, mode)
     job = clips.prepared(request | {"num_inference_steps": 8})
     pipe = fresh_pipeline(job, FAST)
-    played: list[Recording] = []
-    own = Recording._play
+    plays: list[Recorder] = []
+    own = Recorder.play
 
-    def play(recording: Recording, leaves: Any) -> None:
-        played.append(recording)
-        own(recording, leaves)
+    def play(recorder: Recorder) -> None:
+        plays.append(recorder)
+        own(recorder)
 
-    monkeypatch.setattr(Recording, "_play", play)
-    monkeypatch.setattr(graphs, "MOST_BEHIND", 1.1)  # so small a network waits for the host, whatever else runs here
+    monkeypatch.setattr(Recorder, "play", play)
 
     def latents() -> torch.Tensor:
         found: torch.Tensor = job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
@@ -91,36 +103,118 @@ def test_recorded_steps_have_the_bits_of_computed_ones(
 
     place(pipe, FAST)
     computed = latents()
-    for _ in range(2):  # another clip is recorded anew
-        played.clear()
-        with recorded(pipe, plan_of(pipe)):
+    networks = 2 if mode == "sparsectrl" else 1
+    counts = []
+    for _ in range(3):  # another clip is recorded anew
+        plays.clear()
+        with recording(pipe):
             assert torch.equal(latents(), computed)
-        assert len(played) >= 3
-        assert len(set(map(id, played))) == (2 if mode == "sparsectrl" else 1)
+        assert len(set(map(id, plays))) == networks
+        counts.append(len(plays) // networks)
+    assert counts[0] >= 3
+    assert counts[1] == counts[2] == counts[0] + 2, "its first two calls are recorded and played too"
     assert "forward" not in vars(pipe.unet)
+
+
+class Network(torch.nn.Module):
+    """Of two blocks."""
+
+    def __init__(self, inner: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.down_blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4, device="cuda")])
+        self.mid_block = torch.nn.Linear(4, 4, device="cuda")
+        self.inner = inner
+
+    def compute(self, sample: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return self.inner(self.mid_block(self.down_blocks[0](sample + 1)), *rest)  # type: ignore[no-any-return]
+
+
+def sample() -> torch.Tensor:
+    return torch.randn(3, 4, device="cuda")
 
 
 @pytest.mark.gpu
 @needs_a_gpu
 def test_a_call_that_was_not_recorded_is_computed() -> None:
-    weight = torch.randn(4, 4, device="cuda")
+    network = Network(lambda hidden, scale, context: hidden * scale + context)
+    context = sample()
+    known: Known = {}
+    answered = Recording(network, known)
+    for scale in (1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0):
+        given = sample(), scale, context
+        assert torch.equal(answered.answer(network.compute, *given), network.compute(*given))
+    assert all(known.values()), "both kinds of calls can be recorded"
 
-    def forward(sample: torch.Tensor, scale: float, context: torch.Tensor) -> torch.Tensor:
-        return sample @ weight * scale + context
 
-    context, recording = torch.randn(3, 4, device="cuda"), Recording()
-    for scale in (1.0, 1.0, 1.0, 1.0, 2.0, 1.0):
-        sample = torch.randn(3, 4, device="cuda")
-        assert torch.equal(recording.answer(forward, sample, scale, context), forward(sample, scale, context))
+@pytest.mark.gpu
+@needs_a_gpu
+def test_another_clip_is_told_other_things() -> None:
+    network = Network(lambda hidden, context: hidden + context)
+    known: Known = {}
+    for _ in range(3):
+        context, clip = sample(), Recording(network, known)
+        for _ in range(4):
+            given = sample()
+            assert torch.equal(clip.answer(network.compute, given, context), network.compute(given, context))
 
 
 @pytest.mark.gpu
 @needs_a_gpu
 def test_what_cannot_be_recorded_is_computed() -> None:
-    def forward(sample: torch.Tensor) -> torch.Tensor:
-        return sample * float(sample.sum())  # the host waits for the device
-
-    recording = Recording()
+    network = Network(lambda hidden: hidden * float(hidden.sum()))  # the host waits for the device
+    known: Known = {}
+    clip = Recording(network, known)
     for _ in range(5):
-        sample = torch.randn(3, 4, device="cuda")
-        assert torch.equal(recording.answer(forward, sample), forward(sample))
+        given = sample()
+        assert torch.equal(clip.answer(network.compute, given), network.compute(given))
+    assert list(known.values()) == [()]
+
+
+@pytest.mark.gpu
+@needs_a_gpu
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_is_kept_is_computed_once_of_what_stays(stays: bool) -> None:
+    found: list[torch.Tensor] = []
+
+    def add(hidden: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        if not found or not stays:
+            found[:] = [outside(lambda: context * float(context.sum()), context)]
+        return hidden + found[0]
+
+    network, context = Network(add), sample()
+    known: Known = {}
+    for _ in range(2):
+        clip = Recording(network, known)
+        found.clear()
+        for _ in range(4):
+            given, context = sample(), context if stays else sample()
+            answer = clip.answer(network.compute, given, context).clone()
+            kept = list(found)
+            assert torch.allclose(answer, network.compute(given, context))
+            found[:] = kept
+    assert [bool(kept) for kept in known.values()] == [stays]
+
+
+@pytest.mark.gpu
+@needs_a_gpu
+def test_a_clip_that_is_stopped_amid_a_recording_leaves_the_device_in_order() -> None:
+    class StoppedError(Exception):
+        pass
+
+    network = Network(lambda hidden: hidden + 1)
+    known: Known = {}
+    for _ in range(2):
+        clip = Recording(network, known)
+        for _ in range(2):
+            clip.answer(network.compute, sample())
+        handle = network.mid_block.register_forward_hook(lambda *_: stop())
+
+        def stop() -> None:
+            raise StoppedError
+
+        with pytest.raises(StoppedError):
+            Recording(network, known).answer(network.compute, sample())
+        handle.remove()
+        given = sample()
+        assert torch.equal(Recording(network, known).answer(network.compute, given), network.compute(given))
+        torch.cuda.synchronize()

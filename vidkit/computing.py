@@ -16,13 +16,13 @@ from vidkit.images import fit_image
 from vidkit.limits import ResourceLimits
 from vidkit.params import GenerationParams, OutputFormat
 from vidkit.pipelines import fast
+from vidkit.pipelines.arrivals import arriving
 from vidkit.pipelines.context_windows import in_windows
 from vidkit.pipelines.family import Family, Models
-from vidkit.pipelines.fast.graphs import recorded
 from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.turbo import skipping
-from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, encoder_blocks, watched
-from vidkit.placement import plan_of, restore
+from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, denoisers, encoder_blocks, watched
+from vidkit.placement import recording, restore
 from vidkit.progress import OnPreview, Reporter
 from vidkit.request_log import log_phase
 from vidkit.safety.screening import Screening
@@ -172,20 +172,20 @@ def denoise(
         done += 1
         reporter.step(done, steps)
 
-    def on_layer(share: float) -> None:
+    def on_network(share: float) -> None:
         nonlocal begun
         if not begun:
             begun = True
-            on_encoded()
-        reporter.step(done + of_step(share), steps)
+            on_encoded()  # which waits for the GPU: not amid a network, whose call may be recorded
 
     with (
         # before what asks the network for windows of a clip, and that before what skips whole steps
-        recorded(pipe, plan_of(pipe)),
+        recording(pipe),
         in_windows(pipe, job.family.windows(job.params, job.models), job.family.frame_axis) as of_step,
         skipping(pipe, job.params) as speed_notes,
         previewed(pipe, job.pictures[0], on_preview, job.family.frame_axis),
-        watched(denoiser_layers(pipe), on_layer),
+        watched(denoisers(pipe), on_network),
+        watched(denoiser_layers(pipe), lambda share: reporter.step(done + of_step(share), steps)),
         # the pictures; between windows, frames too
         watched([*encoder_blocks(pipe.vae), *decoder_blocks(pipe.vae)], lambda share: reporter.check()),
     ):
@@ -203,8 +203,8 @@ def decode(job: Job, pipe: Any, plan: Plan, latents: torch.Tensor, reporter: Rep
     def on_block(share: float) -> None:
         reporter.decoded(min(start + chunk * share, frames), frames)
 
-    with torch.no_grad(), watched(decoder_blocks(pipe.vae), on_block):
+    with torch.no_grad(), watched(decoder_blocks(pipe.vae), on_block), arriving() as copy:
         for start in range(0, frames, chunk):
             some = latents[:, start : start + chunk].to(plan.device, pipe.vae.dtype)
-            pixels[start : start + chunk] = job.family.decode(pipe, some)
+            copy(job.family.decode(pipe, some), pixels[start : start + chunk])
     return pixels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary
 from vidkit.device import Plan
 from vidkit.models.loading.tensors import cast, move, the_device
 from vidkit.pipelines import fast, lean
+from vidkit.pipelines.fast.graphs import Known, recorded
 from vidkit.pipelines.offloading import Offloading, networks
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Placed:
     plan: Plan
     offloading: Offloading | None = None
     handles: list[Any] = field(default_factory=list)
+    known: Known = field(default_factory=dict)
 
 
 #: by pipeline
@@ -84,10 +87,10 @@ def release(pipe: Any) -> None:
     del _placed[pipe]
 
 
-def plan_of(pipe: Any) -> Plan | None:
-    """With which a pipeline is placed; None: it is not."""
+def recording(pipe: Any) -> AbstractContextManager[None]:
+    """While the block runs, steps of a pipeline that is placed are recorded and played where they are short."""
     placed = _placed.get(pipe)
-    return None if placed is None else placed.plan
+    return nullcontext() if placed is None else recorded(pipe, placed.plan, placed.known)
 
 
 def resting_place(plan: Plan) -> str:

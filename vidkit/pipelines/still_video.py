@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from vidkit.models.loading.tensors import cast
 from vidkit.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -64,21 +65,21 @@ def still_video(
     from diffusers.utils.torch_utils import randn_tensor
 
     vae, device, generator = pipe.vae, pipe._execution_device, torch.Generator().manual_seed(params.seed)
-    dtype = vae.dtype
-    upcast = vae.config.force_upcast and dtype != torch.float32  # it overflows in float16
-    if upcast:
-        vae.to(dtype=torch.float32)
+    encoder, dtype, of_latents = torch.nn.ModuleList([vae.encoder, vae.quant_conv]), vae.dtype, pipe.unet.dtype
+    inner = torch.float32 if vae.config.force_upcast else dtype  # it overflows in float16
+    if inner != dtype:
+        cast(encoder, inner)
     pixels = pipe.video_processor.preprocess(picture, height=params.height, width=params.width)
     with torch.no_grad():
-        found = vae.encode(pixels.to(device, vae.dtype)).latent_dist
-    if upcast:
-        vae.to(dtype=dtype)
+        found = vae.encode(pixels.to(device, inner)).latent_dist
+    if inner != dtype:
+        cast(encoder, dtype)
     # drawn in the pipeline's order, which encodes as many frames at once as it decodes
     chunks = [min(params.decode_chunk_size, frames - start) for start in range(0, frames, params.decode_chunk_size)]
     drawn = [randn_tensor((n, *found.mean.shape[1:]), generator, device, found.mean.dtype) for n in chunks]
     samples = (found.mean + found.std * torch.cat(drawn)).contiguous()  # networks round by how values lie in memory
-    latents = vae.config.scaling_factor * samples[None].to(pipe.dtype)
-    return StillVideo(latents, randn_tensor(latents.shape, generator, device, pipe.dtype), before)
+    latents = vae.config.scaling_factor * samples[None].to(of_latents)
+    return StillVideo(latents, randn_tensor(latents.shape, generator, device, of_latents), before)
 
 
 def first_timestep(pipe: Any, params: GenerationParams) -> torch.Tensor:

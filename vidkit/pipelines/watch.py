@@ -39,12 +39,12 @@ def denoisers(pipe: Any) -> list[Any]:
 
 def denoiser_layers(pipe: Any) -> list[nn.Module]:
     """The layers of one denoising step, and of the ControlNet before it: some forty in a full-size model."""
-    blocks = [
-        block
-        for unet in denoisers(pipe)
-        for block in (*unet.down_blocks, unet.mid_block, *(getattr(unet, "up_blocks", None) or ()))
-    ]
-    return [layer for block in blocks for layer in block_layers(block)]
+    return [layer for unet in denoisers(pipe) for block in blocks_of(unet) for layer in block_layers(block)]
+
+
+def blocks_of(unet: Any) -> list[Any]:
+    """Of a UNet or ControlNet, in the order in which they run."""
+    return [*unet.down_blocks, unet.mid_block, *(getattr(unet, "up_blocks", None) or ())]
 
 
 def block_layers(block: Any) -> list[nn.Module]:

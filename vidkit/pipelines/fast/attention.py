@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from vidkit.pipelines.fast import fused, fused_products
+from vidkit.pipelines.fast.capture import outside
 from vidkit.pipelines.fast.kernels import attended
 from vidkit.pipelines.fast.operations import begun, ended
 
@@ -99,7 +100,7 @@ def joined(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
 
 
 class Texts:
-    """Keys and values of a clip's texts, computed once for each layer.
+    """Keys and values of a clip's texts, computed once for each layer of a network.
 
     diffusers' pipelines repeat a text for every frame, and pass the same tensor at each step: what is kept goes with
     it. Frames that have their text in common are one row of queries.
@@ -109,17 +110,15 @@ class Texts:
         self._context: Any = None
         self._starts: list[int] = []
         self._found: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._layers: list[Any] = []  # that have read a text: all at once read the next one
 
     def attended(self, attention: Any, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """tokens: (rows, tokens, channels); context: (rows, words, channels). Before the layer's last product."""
         if self._context is None or self._context() is not context:
-            self._begin(context)
+            outside(lambda: self._begin(context), context)
         if attention not in self._found:
-            texts = context[self._starts]
-            self._found[attention] = (
-                by_heads(attention, attention.to_k(texts)),
-                by_heads(attention, attention.to_v(texts)),
-            )
+            self._layers.append(attention)
+            outside(lambda: self._read(attention, context), context)
         query = attention.to_q(tokens).reshape(len(self._starts), -1, attention.inner_dim)
         found = joined(by_heads(attention, query), *self._found[attention])
         return found.reshape(*tokens.shape[:2], -1)
@@ -128,6 +127,12 @@ class Texts:
         self._found.clear()
         self._context = ref(context, lambda _: self._found.clear())
         self._starts = first_rows(context)
+        for attention in self._layers:
+            self._read(attention, context)
+
+    def _read(self, attention: Any, context: torch.Tensor) -> None:
+        text = context[self._starts]
+        self._found[attention] = by_heads(attention, attention.to_k(text)), by_heads(attention, attention.to_v(text))
 
 
 def first_rows(context: torch.Tensor) -> list[int]:

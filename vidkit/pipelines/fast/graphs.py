@@ -1,45 +1,52 @@
-"""Steps of a network that wait for the host, not for the GPU, as CUDA graphs: recorded once a clip, then played.
+"""Steps of a network as CUDA graphs: recorded once a clip, then played.
 
-A step of AnimateDiff starts some 1,500 kernels. At 256x256 that takes Python 118 ms, and an H200 27 ms to compute
-(`benchmarks/NOTES.md`). What is played is the very kernels on the very numbers, so results have the same bits. While a
-step is played no layer is seen: progress and cancelling go by whole steps, which are short.
+A step of AnimateDiff starts some 1,400 kernels. At 256x256 that takes Python 118 ms, and an H200 27 ms to compute;
+where the GPU is the slower one, it still waits 2 microseconds between two of them (`benchmarks/NOTES.md`). What is
+played is the very kernels on the very numbers, so results have the same bits. While a step is played no layer is seen:
+progress and cancelling go by whole steps, so only short ones are recorded.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from vidkit.pipelines.fast.capture import Recorder
 from vidkit.pipelines.fast.installing import Measures, has_layers
 from vidkit.pipelines.forwards import replaced
-from vidkit.pipelines.watch import denoisers
+from vidkit.pipelines.watch import blocks_of, denoisers
 
 logger = logging.getLogger("vidkit")
 
-#: of a step's time, the share in which a GPU still works when the host has started all: with more, nothing is saved
-MOST_BEHIND: Final = 0.1
+#: seconds of a step that is recorded: a clip may be stopped between steps, and longer ones gain less than 1 %
+LONGEST: Final = 0.5
 
-#: calls before one is recorded: the first loads and chooses kernels, the second is timed
-CALLS_BEFORE: Final = 2
+T = TypeVar("T")
+
+#: by network and what it is called with, which of that are tensors that stay the same from step to step; none of all:
+#: it is not recorded
+Known = MutableMapping[Hashable, Sequence[bool]]
 
 
 @contextmanager
-def recorded(pipe: Any, measures: Measures | None) -> Iterator[None]:
-    """While the block runs, the UNet's and ControlNet's calls are recorded and played, where that is faster.
+def recorded(pipe: Any, measures: Measures, known: Known) -> Iterator[None]:
+    """While the block runs, the UNet's and ControlNet's calls are recorded and played, where they are short.
 
-    measures: None: the pipeline is not placed, and nothing is recorded.
+    A call must have been computed twice before it is recorded, as that loads and chooses its kernels.
+
+    known: of the pipeline as it is placed; a clip like one before is recorded from its first step.
     """
-    if measures is None or not may_record(measures):
+    if not may_record(measures):
         yield
         return
     import torch
 
     with ExitStack() as stack:
         for network in denoisers(pipe):
-            stack.enter_context(replaced(network, "forward", Recording().answer))
+            stack.enter_context(replaced(network, "forward", Recording(network, known).answer))
         yield
     torch.cuda.empty_cache()  # a recording has memory of its own, which is free again now
 
@@ -53,70 +60,78 @@ def may_record(measures: Measures) -> bool:
 class Recording:
     """A network's calls in one clip."""
 
-    def __init__(self) -> None:
-        self._is_off = False
-        self._calls = 0
-        self._last: list[Any] = []  # what the last call was given
-        self._graph: Any = None
-        self._given: list[Any] = []  # where the graph reads: the call's own tensors, or copies of those that change
+    def __init__(self, network: Any, known: Known) -> None:
+        self._network, self._known = network, known
+        self._last: Sequence[Any] = []  # what was computed last
+        self._drop()
+
+    def _drop(self) -> None:
+        self._recorder: Recorder | None = None
+        self._was_played = False
+        self._like: Hashable = None  # what was recorded
+        self._given: list[Any] = []  # where the recording reads: the call's own tensors, or copies of those that change
         self._versions: list[int | None] = []  # of the call's own
         self._result: Any = None
 
     def answer(self, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The network's; until the next call, where it was played."""
-        if self._is_off:
-            return forward(*arguments, **options)
+        """The network's; until the next call, where it was recorded."""
         from torch.utils._pytree import tree_flatten, tree_unflatten
 
         leaves, structure = tree_flatten((arguments, options))
-        if self._graph is not None and not self._fits(leaves):
-            self._end()
-        if self._graph is not None:
-            self._play(leaves)
-            return self._result
-        self._calls += 1
-        if self._is_off or self._calls < CALLS_BEFORE:
-            result = forward(*arguments, **options)
-        elif self._calls == CALLS_BEFORE:
-            result, behind = timed(lambda: forward(*arguments, **options))
-            if behind > MOST_BEHIND:
-                self._end()
-        else:
-            self._place(leaves)
+        if self._recorder is not None:
+            if self._fits(leaves):
+                return self._played(self._recorder, leaves)
+            if not self._was_played:  # nor would another be
+                self._known[self._like] = ()
+            self._drop()
+        like = self._network, *map(kind_of, leaves)
+        if like not in self._known:
+            return self._computed(like, leaves, lambda: forward(*arguments, **options))
+        if self._known[like]:
+            self._place(like, leaves)
             given, more = tree_unflatten(self._given, structure)
-            self._record(lambda: forward(*given, **more))
-            if self._is_off:
-                result = forward(*arguments, **options)
-            else:
-                self._play(leaves)
-                result = self._result
-        self._last = [] if self._is_off else leaves
+            if self._record(lambda: forward(*given, **more)):
+                return self._result
+        return forward(*arguments, **options)
+
+    def _computed(self, like: Hashable, leaves: Sequence[Any], call: Callable[[], Any]) -> Any:
+        """The first call's result; or the second's, after which it is known whether the third is recorded."""
+        last, self._last = self._last, leaves
+        if len(last) != len(leaves):
+            return call()
+        result, seconds = timed(call)
+        self._last = []
+        kept = [leaf is before and is_on_gpu(leaf) for leaf, before in zip(leaves, last, strict=True)]
+        self._known[like] = kept if seconds <= LONGEST else ()
         return result
 
-    def _place(self, leaves: Sequence[Any]) -> None:
-        """Decide where the graph reads what the network is given. What was the same object before will be again."""
+    def _place(self, like: Hashable, leaves: Sequence[Any]) -> None:
+        """Decide where the recording reads what the network is given."""
         import torch
 
-        (device,) = {leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_cuda}
-        before = self._last if len(self._last) == len(leaves) else [None] * len(leaves)
-        for leaf, last in zip(leaves, before, strict=True):
-            changes = isinstance(leaf, torch.Tensor) and not (leaf is last and leaf.is_cuda)
+        self._like = like
+        (device,) = {leaf.device for leaf in leaves if is_on_gpu(leaf)}
+        for leaf, is_kept in zip(leaves, self._known[like], strict=True):
+            changes = isinstance(leaf, torch.Tensor) and not is_kept
             self._given.append(leaf.to(device, copy=True) if changes else leaf)
-            self._versions.append(leaf._version if isinstance(leaf, torch.Tensor) and not changes else None)
+            self._versions.append(leaf._version if is_kept else None)
 
-    def _record(self, call: Callable[[], Any]) -> None:
+    def _record(self, call: Callable[[], Any]) -> bool:
+        """Whether that can be."""
         import torch
 
-        graph = torch.cuda.CUDAGraph()
+        torch.cuda.empty_cache()  # what was used before does not serve a recording
+        kept = [leaf for leaf, version in zip(self._given, self._versions, strict=True) if version is not None]
+        recorder = Recorder(kept)
         try:
-            # what other threads do with the GPU meanwhile is no part of it
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._result = call()
+            self._result = recorder.record(call, blocks_of(self._network))
         except RuntimeError as error:  # of CUDA: something cannot be recorded, or has no room
             logger.info("no CUDA graph of a step: %s", (str(error) or type(error).__name__).splitlines()[0])
-            self._end()
-        else:
-            self._graph = graph
+            self._known[self._like] = ()
+            self._drop()
+            return False
+        self._recorder = recorder
+        return True
 
     def _fits(self, leaves: Sequence[Any]) -> bool:
         """Whether a call is one that was recorded."""
@@ -124,16 +139,28 @@ class Recording:
             fits(leaf, given, version) for leaf, given, version in zip(leaves, self._given, self._versions, strict=True)
         )
 
-    def _play(self, leaves: Sequence[Any]) -> None:
+    def _played(self, recorder: Recorder, leaves: Sequence[Any]) -> Any:
         for leaf, given in zip(leaves, self._given, strict=True):
             if given is not leaf:
                 given.copy_(leaf)
-        self._graph.replay()
+        recorder.play()
+        self._was_played = True
+        return self._result
 
-    def _end(self) -> None:
-        self._is_off = True
-        self._graph = self._result = None
-        self._given, self._versions, self._last = [], [], []
+
+def is_on_gpu(leaf: Any) -> bool:
+    import torch
+
+    return isinstance(leaf, torch.Tensor) and leaf.is_cuda
+
+
+def kind_of(leaf: Any) -> Hashable:
+    """What calls have in common that start the same kernels."""
+    import torch
+
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.dtype, leaf.device
+    return leaf if isinstance(leaf, Hashable) else type(leaf).__name__
 
 
 def fits(leaf: Any, given: Any, version: int | None) -> bool:
@@ -147,14 +174,12 @@ def fits(leaf: Any, given: Any, version: int | None) -> bool:
     return leaf.shape == given.shape and leaf.dtype == given.dtype
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """A call's result, and the share of its time in which only the GPU worked."""
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """A call's result, and the seconds that it takes."""
     import torch
 
     torch.cuda.synchronize()
     began = time.perf_counter()
     result = call()
-    started = time.perf_counter()
     torch.cuda.synchronize()
-    ended = time.perf_counter()
-    return result, (ended - started) / (ended - began)
+    return result, time.perf_counter() - began

@@ -86,9 +86,9 @@ def install(pipe: Any, measures: Measures) -> None:
     if is_whole:
         wait_less(pipe, the_device(measures.device))
     # what is shared between steps has no slices, and one half's text is a new tensor each time
-    texts = None if is_lean(measures) or measures.halves else Texts()
+    keeps_texts = not (is_lean(measures) or measures.halves)
     for network in denoisers(pipe):
-        install_blocks(network, texts)
+        install_blocks(network, Texts() if keeps_texts else None)
     if has_layers(measures):
         for network in (*denoisers(pipe), pipe.vae.decoder):
             install_layers(network)

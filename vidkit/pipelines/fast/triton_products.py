@@ -9,21 +9,30 @@ from __future__ import annotations
 import triton  # type: ignore[import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
 
-from vidkit.pipelines.fast.triton_kernels import HALF_ROOT
-
 #: exp(x) is 2 to the power of so much times x
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def error_function(x):  # type: ignore[no-untyped-def]
-    """Off by 1.5e-7 at most: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. CUDA's own takes twice
-    as many instructions, and here they are as long as the product."""
-    size = tl.abs(x)
-    t = 1.0 / (1.0 + 0.3275911 * size)
-    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    value = 1.0 - series * tl.exp(-size * size)
-    return tl.where(x < 0, -value, value)
+def normal_distribution(x):  # type: ignore[no-untyped-def]
+    """The standard normal distribution's share below x, of which GELU is x times. Off by 1.5e-5 at most, where values
+    of half precision near 1 are 4.9e-4 apart.
+
+    1/2 and an odd polynomial of degree 17, fitted on [-4.2, 4.2] with the least largest error there (Lawson's
+    algorithm), which ends at 0 and 1. It takes multiplications and additions alone: the error function by exponentials
+    and divisions takes as long as the product of matrices before it, and GEGLU with it 3 to 18 % longer on an H200.
+    """
+    inner = tl.minimum(tl.maximum(x, -4.2), 4.2)
+    square = inner * inner
+    series = 7.388222672544131e-11 * square - 6.705350941160759e-09
+    series = series * square + 2.6860300295084016e-07
+    series = series * square - 6.345363090076717e-06
+    series = series * square + 0.00010032069985754788
+    series = series * square - 0.0011466947617009282
+    series = series * square + 0.00993030983954668
+    series = series * square - 0.0665048137307167
+    series = series * square + 0.39897382259368896
+    return series * inner + 0.5
 
 
 @triton.jit(do_not_specialize=["rows", "channels", "inputs"])  # type: ignore[untyped-decorator,unused-ignore]
@@ -57,7 +66,7 @@ def geglu(  # type: ignore[no-untyped-def]
         turns = tl.reshape(both, (ROWS, CHANNELS // TOGETHER, 2, TOGETHER))
         value, gate = tl.split(tl.permute(turns, (0, 1, 3, 2)))
         value, gate = tl.reshape(value, (ROWS, CHANNELS)), tl.reshape(gate, (ROWS, CHANNELS))
-        value = value * 0.5 * gate * (1.0 + error_function(gate * HALF_ROOT))
+        value = value * gate * normal_distribution(gate)
         target.store([row, channel], value.to(target.dtype))
 
 

@@ -2,7 +2,7 @@
 
 A pipeline is asked several times a clip where it computes, and looks through all layers of its networks each time: 12
 ms for AnimateDiff on a slow core. So does AnimateDiff's UNet at each step for its type: 7 ms, in which the GPU has
-nothing to do. The first of its weights tells as well, and where a pipeline is placed is known.
+nothing to do; and the autoencoder. The first of their weights tells as well, and where a pipeline is placed is known.
 
 SVD's asks at each step whether any frame's guidance scale is above 1, which the host waits for the device to say; the
 scales are those that the call was given, so the answer of its beginning holds. And it makes the picture small for CLIP
@@ -24,14 +24,14 @@ CLIP_SIDE: Final = 224
 def wait_less(pipe: Any, device: torch.device) -> None:
     """device: where the pipeline computes."""
     pipe._known_device = device
-    for answering in (pipe, pipe.unet):
+    for answering in (pipe, pipe.unet, pipe.vae):
         kind: Any = type(answering)
         answering.__class__ = waiting_less(kind)
 
 
 def wait_again(pipe: Any) -> None:
     """Take back what `wait_less` did."""
-    for answering in (pipe, pipe.unet):
+    for answering in (pipe, pipe.unet, pipe.vae):
         if vars(type(answering)).get("waits_less"):
             answering.__class__ = type(answering).__bases__[0]
             for name in ("_known_device", "_is_guided"):
