@@ -42,6 +42,7 @@ class Recorder:
         stream = stream_of(outer.device_index)
         stream.wait_stream(outer)
         with ExitStack() as stack:
+            stack.callback(outer.wait_stream, stream)  # after a failure too, as something may have been kept
             stack.enter_context(torch.cuda.stream(stream))
             for block in blocks:
                 stack.callback(block.register_forward_pre_hook(lambda *_: self._begin_another()).remove)
@@ -51,7 +52,6 @@ class Recorder:
             self._begin()
             result = call()
             self._end()
-        outer.wait_stream(stream)
         return result
 
     def play(self) -> None:

@@ -153,7 +153,7 @@ def over_frames(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fra
         kernels.over_frames[(programs, pictures // frames)](
             query, key, value, result, pixels, frames, heads, width**-0.5,
             *(tensor.stride(1) for tensor in (query, key, value)), tokens, width, max(LEAST_WIDTH, power_of_2(width)),
-            num_warps=1 if tokens == LEAST_TOKENS else tokens // 16,
+            num_warps=tokens // 16,
         )  # fmt: skip
     return result
 

@@ -223,9 +223,10 @@ def start_group_norms_and_sums(make: Make) -> None:
 
     tokens, rows, shares = make(1, 16, 64), make(1, 64), make(1)
     norm = torch.nn.GroupNorm(32, 64, device=tokens.device, dtype=tokens.dtype)
-    fused.group_norm(norm, tokens, None, silu=True)
-    fused.group_norm(norm, tokens, rows, silu=True)
-    fused.group_norm(norm, tokens, None, silu=False, more=rows[0])
+    for some in (tokens, make(1, fused.ROWS_SUMMED * fused.SHARES[0] + 1, 64)):  # of a picture, of a video
+        fused.group_norm(norm, some, None, silu=True)
+        fused.group_norm(norm, some, rows, silu=True)
+        fused.group_norm(norm, some, None, silu=False, more=rows[0])
     fused.concatenated(tokens, tokens)
     fused.weighted_sum(tokens, tokens, rows, None, tokens)
     fused.weighted_sum(tokens, tokens, rows, shares, tokens)
