@@ -154,8 +154,9 @@ def one_clip(job: Any, pipe: Any, plan: Plan, way: str) -> tuple[Any, Any, dict[
 
 
 def denoise(job: Any, pipe: Any, speed: str = "exact") -> Any:
-    with recording(pipe), skipping(pipe, job.params.replace(speed=speed)):
-        return job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
+    params = job.params.replace(speed=speed)
+    with recording(pipe), skipping(pipe, params):
+        return job.family.denoise(pipe, params, job.models, job.pictures, lambda: None)[0]
 
 
 @contextmanager

@@ -427,17 +427,26 @@ def exactly(pipe: Any, count: int) -> str:
 @pytest.mark.parametrize("tokens", [1, 20, 74, 75])
 def test_a_prompt_of_up_to_75_tokens_is_encoded_as_diffusers_does(text_pipe: Any, tokens: int) -> None:
     texts = exactly(text_pipe, tokens), "blurry, (deformed:1.2), naïve 🎈"
-    ours = encode_prompts(text_pipe, *texts)
+    ours = encode_prompts(text_pipe, *texts, at_once=False)
     theirs = text_pipe.encode_prompt(texts[0], "cpu", 1, True, texts[1])
     assert torch.equal(ours[0], theirs[0])
     assert torch.equal(ours[1], theirs[1])
     assert ours[2] == []
 
 
+@pytest.mark.parametrize("tokens", [20, 200])
+def test_prompts_that_are_encoded_at_once_are_the_same_up_to_rounding(text_pipe: Any, tokens: int) -> None:
+    texts = exactly(text_pipe, tokens), "blurry"
+    found, wanted = (encode_prompts(text_pipe, *texts, at_once=at_once) for at_once in (True, False))
+    for ours, theirs in zip(found[:2], wanted[:2], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert found[2] == wanted[2]
+
+
 @pytest.mark.parametrize(("tokens", "chunks"), [(76, 2), (150, 2), (151, 3), (200, 3)])
 def test_a_longer_prompt_is_encoded_in_chunks(text_pipe: Any, tokens: int, chunks: int) -> None:
     text = exactly(text_pipe, tokens)
-    prompt, negative, notes = encode_prompts(text_pipe, text, "blur")
+    prompt, negative, notes = encode_prompts(text_pipe, text, "blur", at_once=False)
     assert prompt.shape == negative.shape == (1, 77 * chunks, 32)
     # each chunk is what diffusers gives for its words alone; one word here is one token
     words = text.split()
@@ -450,7 +459,7 @@ def test_a_longer_prompt_is_encoded_in_chunks(text_pipe: Any, tokens: int, chunk
 
 def test_a_tokenizer_without_a_length_takes_the_encoders(text_pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_pipe.tokenizer, "model_max_length", int(1e30))
-    assert encode_prompts(text_pipe, exactly(text_pipe, 76), "")[0].shape == (1, 154, 32)
+    assert encode_prompts(text_pipe, exactly(text_pipe, 76), "", at_once=False)[0].shape == (1, 154, 32)
 
 
 @pytest.mark.parametrize("mode", ["sparsectrl", "pia"])  # init: with a long clip, below

@@ -25,7 +25,7 @@ from vidkit.pipelines.family import Models, OnStep, size_multiple, step_callback
 from vidkit.pipelines.motion_unet import motion_unet, without_input
 from vidkit.pipelines.prompts import encode_prompts
 from vidkit.pipelines.schedulers import scheduler
-from vidkit.pipelines.still_video import first_timestep, still_video
+from vidkit.pipelines.still_video import encoded_picture, first_timestep, still_video
 from vidkit.pipelines.windows import Windows, windows
 from vidkit.settings import Settings
 
@@ -114,7 +114,10 @@ class AnimateDiff:
     ) -> tuple[torch.Tensor, list[str]]:
         import torch
 
-        prompt, negative, notes = encode_prompts(pipe, params.prompt, params.negative_prompt)
+        # first, so that a GPU encodes it while the host goes through the text encoder's layers
+        first = encoded_picture(pipe, pictures[0], params) if params.conditioning == "init" else None
+        is_exact = params.speed == "exact"
+        prompt, negative, notes = encode_prompts(pipe, params.prompt, params.negative_prompt, at_once=not is_exact)
 
         def one_pass(pictures: Sequence[Image.Image], frames: int, before: torch.Tensor | None) -> torch.Tensor:
             torch.manual_seed(params.seed)  # SparseCtrl's pipeline encodes its pictures with torch's own generator
@@ -129,7 +132,7 @@ class AnimateDiff:
                 output_type="latent",
                 **{
                     "callback_on_step_end": step_callback(on_step),
-                    **picture_arguments(pipe, params, list(pictures), frames, before, on_step),
+                    **picture_arguments(pipe, params, list(pictures), first, frames, before, on_step),
                 },
             ).frames
             return latents.transpose(1, 2)
@@ -262,17 +265,20 @@ def picture_arguments(
     pipe: Any,
     params: GenerationParams,
     pictures: list[Image.Image],
+    first: Any,
     frames: int,
     before: torch.Tensor | None,
     on_step: OnStep,
 ) -> dict[str, Any]:
     """How each conditioning mode's pipeline is handed the pictures, and how many frames to make.
 
-    before: latents of the first frames, where the window before made them too. PIA and SparseCtrl go on from their
-    picture as it is; with init each window changes it, so it is led by them.
+    first: with init, the first window's picture as it is encoded. before: latents of the first frames, where the window
+    before made them too. PIA and SparseCtrl go on from their picture as it is; with init each window changes it, so it
+    is led by them.
     """
     if params.conditioning == "init":
-        video = still_video(pipe, pictures[0], params, frames, before)
+        encoded = first if before is None else encoded_picture(pipe, pictures[0], params)
+        video = still_video(pipe, encoded, params, frames, before)
         return {
             "latents": video.noised(pipe.scheduler, first_timestep(pipe, params)),
             "strength": params.strength,

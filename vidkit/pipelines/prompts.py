@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
-def encode_prompts(pipe: Any, prompt: str, negative_prompt: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def encode_prompts(
+    pipe: Any, prompt: str, negative_prompt: str, *, at_once: bool
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Text embeddings `(1, tokens, channels)` of both prompts, equally long, and notes.
 
-    A prompt of up to 75 tokens gives exactly what the pipeline itself would. A longer one is encoded in chunks of 75,
-    each between its own start and end tokens, and the chunks' embeddings are joined: nothing is cut.
+    A prompt of up to 75 tokens gives what the pipeline itself would; one after the other exactly, at once up to
+    rounding, in half of the time on a GPU. A longer one is encoded in chunks of 75, each between its own start and end
+    tokens, and the chunks' embeddings are joined: nothing is cut.
     """
     import torch
 
     chunk = tokens_at_once(pipe) - 2
     words = [token_ids(pipe.tokenizer, text) for text in (prompt, negative_prompt)]
     chunks = max(1, *(-(-len(ids) // chunk) for ids in words))
-    embeddings = [
-        torch.cat([encode_chunk(pipe, ids[start : start + chunk]) for start in range(0, chunks * chunk, chunk)], 1)
-        for ids in words
-    ]
+    parts = [ids[start : start + chunk] for ids in words for start in range(0, chunks * chunk, chunk)]
+    encoded = encode(pipe, parts) if at_once else torch.cat([encode(pipe, [part]) for part in parts])
+    both = encoded.reshape(2, -1, encoded.shape[-1])
     notes = []
     if chunks > 1:
         notes.append(f"The text is {max(map(len, words))} tokens long and was encoded in {chunks} chunks of {chunk}.")
-    return embeddings[0], embeddings[1], notes
+    return both[:1], both[1:], notes
 
 
 def tokens_at_once(pipe: Any) -> int:
@@ -39,13 +42,15 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
-def encode_chunk(pipe: Any, ids: list[int]) -> torch.Tensor:
+def encode(pipe: Any, parts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Embeddings (parts, tokens, channels) of tokens without start and end."""
     import torch
 
     tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
-    padding = tokens_at_once(pipe) - 2 - len(ids)
-    padded = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding]
-    device = pipe._execution_device
+    rows = []
+    for ids in parts:
+        padding = tokens_at_once(pipe) - 2 - len(ids)
+        rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding])
     with torch.no_grad():
-        embedding: torch.Tensor = encoder(torch.tensor([padded], device=device))[0]
-    return embedding
+        embeddings: torch.Tensor = encoder(torch.tensor(rows, device=pipe._execution_device))[0]
+    return embeddings

@@ -56,30 +56,39 @@ class StillVideo:
         return torch.cat([noised.transpose(1, 2), latents[:, :, known:]], 2)
 
 
+def encoded_picture(pipe: Any, picture: Image.Image, params: GenerationParams) -> Any:
+    """diffusers' distribution of the picture's latents, `(1, channels, height, width)`; it is not waited for."""
+    import torch
+
+    vae = pipe.vae
+    encoder, dtype = torch.nn.ModuleList([vae.encoder, vae.quant_conv]), vae.dtype
+    inner = torch.float32 if vae.config.force_upcast else dtype  # it overflows in float16
+    if inner != dtype:
+        cast(encoder, inner)
+    pixels = pipe.video_processor.preprocess(picture, height=params.height, width=params.width)
+    with torch.no_grad():
+        found = vae.encode(pixels.to(pipe._execution_device, inner)).latent_dist
+    if inner != dtype:
+        cast(encoder, dtype)
+    return found
+
+
 def still_video(
-    pipe: Any, picture: Image.Image, params: GenerationParams, frames: int, before: torch.Tensor | None
+    pipe: Any, encoded: Any, params: GenerationParams, frames: int, before: torch.Tensor | None
 ) -> StillVideo:
     """As the pipeline's `prepare_latents` makes it of a list of one picture, which it encodes once for each frame and
     keeps as often on the device; to the bit where it encodes one at a time, else up to rounding."""
     import torch
     from diffusers.utils.torch_utils import randn_tensor
 
-    vae, device, generator = pipe.vae, pipe._execution_device, torch.Generator().manual_seed(params.seed)
-    encoder, dtype, of_latents = torch.nn.ModuleList([vae.encoder, vae.quant_conv]), vae.dtype, pipe.unet.dtype
-    inner = torch.float32 if vae.config.force_upcast else dtype  # it overflows in float16
-    if inner != dtype:
-        cast(encoder, inner)
-    pixels = pipe.video_processor.preprocess(picture, height=params.height, width=params.width)
-    with torch.no_grad():
-        found = vae.encode(pixels.to(device, inner)).latent_dist
-    if inner != dtype:
-        cast(encoder, dtype)
+    device, dtype, generator = pipe._execution_device, pipe.unet.dtype, torch.Generator().manual_seed(params.seed)
+    mean = encoded.mean
     # drawn in the pipeline's order, which encodes as many frames at once as it decodes
     chunks = [min(params.decode_chunk_size, frames - start) for start in range(0, frames, params.decode_chunk_size)]
-    drawn = [randn_tensor((n, *found.mean.shape[1:]), generator, device, found.mean.dtype) for n in chunks]
-    samples = (found.mean + found.std * torch.cat(drawn)).contiguous()  # networks round by how values lie in memory
-    latents = vae.config.scaling_factor * samples[None].to(of_latents)
-    return StillVideo(latents, randn_tensor(latents.shape, generator, device, of_latents), before)
+    drawn = [randn_tensor((n, *mean.shape[1:]), generator, device, mean.dtype) for n in chunks]
+    samples = (mean + encoded.std * torch.cat(drawn)).contiguous()  # networks round by how values lie in memory
+    latents = pipe.vae.config.scaling_factor * samples[None].to(dtype)
+    return StillVideo(latents, randn_tensor(latents.shape, generator, device, dtype), before)
 
 
 def first_timestep(pipe: Any, params: GenerationParams) -> torch.Tensor:

@@ -44,6 +44,7 @@ def waiting_less(kind: Any) -> type:
     own: dict[str, Any] = {"waits_less": True}
     if hasattr(kind, "_execution_device"):
         own["_execution_device"] = property(lambda pipe: pipe._known_device)
+        own["dtype"] = property(lambda pipe: pipe.unet.dtype)
     else:
         own["dtype"] = property(lambda network: next(network.parameters()).dtype)
     more = of_svd(kind) if kind.__name__ == "StableVideoDiffusionPipeline" else {}
