@@ -62,7 +62,7 @@ class Recording:
 
     def __init__(self, network: Any, known: Known) -> None:
         self._network, self._known = network, known
-        self._last: Sequence[Any] = []  # what was computed last
+        self._last: tuple[Hashable, Sequence[Any]] = None, []  # what was computed last, and of what
         self._drop()
 
     def _drop(self) -> None:
@@ -96,12 +96,12 @@ class Recording:
 
     def _computed(self, like: Hashable, leaves: Sequence[Any], call: Callable[[], Any]) -> Any:
         """The first call's result; or the second's, after which it is known whether the third is recorded."""
-        last, self._last = self._last, leaves
-        if len(last) != len(leaves):
+        (before, last), self._last = self._last, (like, leaves)
+        if before != like:
             return call()
         result, seconds = timed(call)
-        self._last = []
-        kept = [leaf is before and is_on_gpu(leaf) for leaf, before in zip(leaves, last, strict=True)]
+        self._last = None, []
+        kept = [leaf is earlier and is_on_gpu(leaf) for leaf, earlier in zip(leaves, last, strict=True)]
         self._known[like] = kept if seconds <= LONGEST else ()
         return result
 
