@@ -15,9 +15,10 @@ def distribution(source, target, count: tl.constexpr):  # type: ignore[no-untype
     tl.store(target + place, normal_distribution(tl.load(source + place)))
 
 
-def largest_error(furthest: float) -> float:
-    """Between -furthest and furthest."""
-    source = torch.linspace(-furthest, furthest, 1 << 14)
+def largest_error(nearest: float, furthest: float) -> float:
+    """So far from 0."""
+    above = torch.linspace(nearest, furthest, 1 << 13)
+    source = torch.cat([above, -above])
     target = torch.full_like(source, torch.nan)
     distribution[(1,)](source, target, len(source))
     return float((target.double() - torch.special.ndtr(source.double())).abs().max())

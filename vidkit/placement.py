@@ -34,7 +34,7 @@ class Placed:
     plan: Plan
     offloading: Offloading | None = None
     handles: list[Any] = field(default_factory=list)
-    known: Known = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
 
 #: by pipeline

@@ -81,8 +81,8 @@ class Recorder:
         self._is_open = True
 
     def _end(self) -> None:
-        self._is_open = False
         self._pieces[-1].capture_end()
+        self._is_open = False
         self._pieces[-1].replay()
 
     def _close(self) -> None:
@@ -94,6 +94,11 @@ class Recorder:
 
 
 _underway: ContextVar[Recorder | None] = ContextVar("_underway", default=None)
+
+
+def is_recording() -> bool:
+    """Whether what is computed now is part of what is recorded, and may not wait for the device."""
+    return _underway.get() is not None
 
 
 def outside(compute: Callable[[], T], source: torch.Tensor) -> T:

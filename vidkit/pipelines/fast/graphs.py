@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -26,29 +26,60 @@ LONGEST: Final = 0.5
 
 T = TypeVar("T")
 
-#: by network and what it is called with, which of that are tensors that stay the same from step to step; none of all:
-#: it is not recorded
-Known = MutableMapping[Hashable, Sequence[bool]]
+
+class Known:
+    """Of a pipeline as it is placed: what is known of its networks' calls.
+
+    kept: by what a network is called with, which of that are tensors that stay the same from step to step; none of all:
+    it is not recorded.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[Hashable, Sequence[bool]] = {}
+        self._failed: set[Hashable] = set()
+
+    def failed(self, like: Hashable) -> None:
+        """What was known did not serve. Once: such calls are computed again first, which may take other kernels, or
+        there was no room; the second time they are given up."""
+        self.kept[like] = ()
+        if like not in self._failed:
+            self._failed.add(like)
+            del self.kept[like]
 
 
 @contextmanager
 def recorded(pipe: Any, measures: Measures, known: Known) -> Iterator[None]:
     """While the block runs, the UNet's and ControlNet's calls are recorded and played, where they are short.
 
-    A call must have been computed twice before it is recorded, as that loads and chooses its kernels.
-
-    known: of the pipeline as it is placed; a clip like one before is recorded from its first step.
+    A call must have been computed twice before it is recorded, as that loads and chooses its kernels. A clip like one
+    before is recorded from its first step.
     """
     if not may_record(measures):
         yield
         return
-    import torch
+    recordings = [Recording(network, known, copies=network is pipe.unet) for network in denoisers(pipe)]
+
+    def call_ends(own: Callable[[], None]) -> None:
+        """Before a window of a clip is decoded for the next one, the memory of its recordings is free again."""
+        drop(recordings)
+        own()
 
     with ExitStack() as stack:
-        for network in denoisers(pipe):
-            stack.enter_context(replaced(network, "forward", Recording(network, known).answer))
+        for network, recording in zip(denoisers(pipe), recordings, strict=True):
+            stack.enter_context(replaced(network, "forward", recording.answer))
+        stack.enter_context(replaced(pipe, "maybe_free_model_hooks", call_ends))  # diffusers' last of a call
+        stack.callback(drop, recordings)
         yield
-    torch.cuda.empty_cache()  # a recording has memory of its own, which is free again now
+
+
+def drop(recordings: Sequence[Recording]) -> None:
+    """Their memory goes back to the device, once what was played is done."""
+    import torch
+
+    for recording in recordings:
+        recording.drop()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
 
 
 def may_record(measures: Measures) -> bool:
@@ -58,14 +89,14 @@ def may_record(measures: Measures) -> bool:
 
 
 class Recording:
-    """A network's calls in one clip."""
+    """A network's calls in one clip. copies: of what it answers, as some schedulers keep that."""
 
-    def __init__(self, network: Any, known: Known) -> None:
-        self._network, self._known = network, known
+    def __init__(self, network: Any, known: Known, *, copies: bool) -> None:
+        self._network, self._known, self._copies = network, known, copies
         self._last: tuple[Hashable, Sequence[Any]] = None, []  # what was computed last, and of what
-        self._drop()
+        self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         self._recorder: Recorder | None = None
         self._was_played = False
         self._like: Hashable = None  # what was recorded
@@ -74,24 +105,24 @@ class Recording:
         self._result: Any = None
 
     def answer(self, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The network's; until the next call, where it was recorded."""
+        """The network's; where that was recorded and is no copy, until the next call."""
         from torch.utils._pytree import tree_flatten, tree_unflatten
 
         leaves, structure = tree_flatten((arguments, options))
         if self._recorder is not None:
             if self._fits(leaves):
                 return self._played(self._recorder, leaves)
-            if not self._was_played:  # nor would another be
-                self._known[self._like] = ()
-            self._drop()
-        like = self._network, *map(kind_of, leaves)
-        if like not in self._known:
+            if not self._was_played:  # nor might another be
+                self._known.failed(self._like)
+            self.drop()
+        like = type(self._network).__name__, *map(kind_of, leaves)
+        if like not in self._known.kept:
             return self._computed(like, leaves, lambda: forward(*arguments, **options))
-        if self._known[like]:
+        if self._known.kept[like]:
             self._place(like, leaves)
             given, more = tree_unflatten(self._given, structure)
             if self._record(lambda: forward(*given, **more)):
-                return self._result
+                return self._answered()
         return forward(*arguments, **options)
 
     def _computed(self, like: Hashable, leaves: Sequence[Any], call: Callable[[], Any]) -> Any:
@@ -102,7 +133,7 @@ class Recording:
         result, seconds = timed(call)
         self._last = None, []
         kept = [leaf is earlier and is_on_gpu(leaf) for leaf, earlier in zip(leaves, last, strict=True)]
-        self._known[like] = kept if seconds <= LONGEST else ()
+        self._known.kept[like] = kept if seconds <= LONGEST else ()
         return result
 
     def _place(self, like: Hashable, leaves: Sequence[Any]) -> None:
@@ -111,7 +142,7 @@ class Recording:
 
         self._like = like
         (device,) = {leaf.device for leaf in leaves if is_on_gpu(leaf)}
-        for leaf, is_kept in zip(leaves, self._known[like], strict=True):
+        for leaf, is_kept in zip(leaves, self._known.kept[like], strict=True):
             changes = isinstance(leaf, torch.Tensor) and not is_kept
             self._given.append(leaf.to(device, copy=True) if changes else leaf)
             self._versions.append(leaf._version if is_kept else None)
@@ -120,6 +151,7 @@ class Recording:
         """Whether that can be."""
         import torch
 
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()  # what was used before does not serve a recording
         kept = [leaf for leaf, version in zip(self._given, self._versions, strict=True) if version is not None]
         recorder = Recorder(kept)
@@ -127,8 +159,8 @@ class Recording:
             self._result = recorder.record(call, blocks_of(self._network))
         except RuntimeError as error:  # of CUDA: something cannot be recorded, or has no room
             logger.info("no CUDA graph of a step: %s", (str(error) or type(error).__name__).splitlines()[0])
-            self._known[self._like] = ()
-            self._drop()
+            self._known.failed(self._like)
+            self.drop()
             return False
         self._recorder = recorder
         return True
@@ -145,7 +177,13 @@ class Recording:
                 given.copy_(leaf)
         recorder.play()
         self._was_played = True
-        return self._result
+        return self._answered()
+
+    def _answered(self) -> Any:
+        import torch
+        from torch.utils._pytree import tree_map_only
+
+        return tree_map_only(torch.Tensor, torch.clone, self._result) if self._copies else self._result
 
 
 def is_on_gpu(leaf: Any) -> bool:

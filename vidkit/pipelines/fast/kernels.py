@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vidkit.files import remember, remembered
+from vidkit.pipelines.fast.capture import is_recording
 from vidkit.settings import settings_or_defaults
 
 if TYPE_CHECKING:
@@ -57,12 +58,18 @@ def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
 
 
 def chosen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kernels: Mapping[str, Kernel]) -> Kernel:
-    """The kernel for tensors like these: this process's, the noted one, or the quickest in a trial, which is noted."""
+    """The kernel for tensors like these: this process's, the noted one, or the quickest in a trial, which is noted.
+
+    Raises:
+        RuntimeError: a trial, which waits for the device, cannot be part of what is recorded.
+    """
     like = query.device, query.dtype, query.shape, key.shape
     if like not in _chosen:
         device, shape = device_of(query), shape_of(query, key)
         name = noted(device).get(shape, "")
         if name not in (*kernels, UNMEASURED):
+            if is_recording():
+                raise RuntimeError(f"no kernel was chosen yet for attention of {shape}")
             name = quickest(query, key, value, kernels)
             remember(note_file(device), noted(device) | {shape: name})
         _chosen[like] = kernels.get(name, by_torch)
