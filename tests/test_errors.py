@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from vidkit.errors import CODES, EXIT_CODES, Cancelled, Category, CriticalError, GenerationError, InputError, SetupError
+from vidkit.errors import (
+    CODES,
+    EXIT_CODES,
+    Cancelled,
+    Category,
+    CriticalError,
+    GenerationError,
+    InputError,
+    SetupError,
+    first_line,
+)
 
 PACKAGE = Path(__file__).parent.parent / "vidkit"
 REQUEST_PAGE = (Path(__file__).parent.parent / "docs" / "request.md").read_text(encoding="utf-8")
@@ -68,3 +78,9 @@ def test_every_error_says_what_to_do() -> None:
                 if not given or (isinstance(given[0], ast.List | ast.Tuple) and not given[0].elts):
                     bare.append(f"{file.name}:{call.lineno}")
     assert bare == []
+
+
+def test_of_another_librarys_error_the_first_line_is_told() -> None:
+    assert first_line(RuntimeError("no room\nand more")) == "no room"
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert first_line(RuntimeError("x" * 1000)) == "x" * 300

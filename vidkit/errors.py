@@ -21,6 +21,11 @@ EXIT_CANCELLED: Final = 130
 ERROR_MIMETYPE: Final = "application/vnd.vidkit.error+json"
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, of at most 300 characters; its type's name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
 class Remedy(str):
     """A suggestion that a program can apply: the parameters to change, snake_case; None takes one back.
 

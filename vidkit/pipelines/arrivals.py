@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from vidkit.errors import first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -65,5 +67,5 @@ def stage_for(source: torch.Tensor) -> torch.Tensor | None:
     try:
         return torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
     except RuntimeError as error:  # systems limit such memory
-        logger.info("no pinned memory for decoded frames: %s", (str(error) or type(error).__name__).splitlines()[0])
+        logger.info("no pinned memory for decoded frames: %s", first_line(error))
         return None

@@ -13,6 +13,8 @@ import os
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
+from vidkit.errors import first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,8 +59,7 @@ def works() -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        logger.warning("Triton compiles no kernels here, so speed fast is slower: %s", reason)
+        logger.warning("Triton compiles no kernels here, so speed fast is slower: %s", first_line(error))
         return False
     return True
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from vidkit.errors import first_line
 from vidkit.pipelines.fast.fused import CHANNELS, ROWS, contiguous, device_of, power_of_2
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def block_of_product(device: torch.device) -> Block | None:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001  a compiler may fail in any way, and nothing depends on it
-            reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-            logger.info("no GEGLU in one kernel by %s: %s", block, reason)
+            logger.info("no GEGLU in one kernel by %s: %s", block, first_line(error))
         else:
             return block
     return None

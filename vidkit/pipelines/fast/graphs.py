@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 
+from vidkit.errors import first_line
 from vidkit.pipelines.fast.capture import Recorder
 from vidkit.pipelines.fast.installing import Measures, has_layers
 from vidkit.pipelines.forwards import replaced
@@ -119,6 +120,7 @@ class Recording:
         if like not in self._known.kept:
             return self._computed(like, leaves, lambda: forward(*arguments, **options))
         if self._known.kept[like]:
+            drop([self])  # what was used before does not serve a recording
             self._place(like, leaves)
             given, more = tree_unflatten(self._given, structure)
             if self._record(lambda: forward(*given, **more)):
@@ -149,16 +151,12 @@ class Recording:
 
     def _record(self, call: Callable[[], Any]) -> bool:
         """Whether that can be."""
-        import torch
-
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()  # what was used before does not serve a recording
         kept = [leaf for leaf, version in zip(self._given, self._versions, strict=True) if version is not None]
         recorder = Recorder(kept)
         try:
             self._result = recorder.record(call, blocks_of(self._network))
         except RuntimeError as error:  # of CUDA: something cannot be recorded, or has no room
-            logger.info("no CUDA graph of a step: %s", (str(error) or type(error).__name__).splitlines()[0])
+            logger.info("no CUDA graph of a step: %s", first_line(error))
             self._known.failed(self._like)
             self.drop()
             return False

@@ -20,7 +20,8 @@ def normal_distribution(x):  # type: ignore[no-untyped-def]
 
     1/2 and an odd polynomial of degree 17, fitted on [-4.2, 4.2] with the least largest error there (Lawson's
     algorithm), which ends at 0 and 1. It takes multiplications and additions alone: the error function by exponentials
-    and divisions takes as long as the product of matrices before it, and GEGLU with it 3 to 18 % longer on an H200.
+    and divisions takes as long as the product of matrices before it where channels are few. With it GEGLU takes 5 to 18
+    % longer on an H200, at seven of eight sizes.
     """
     inner = tl.minimum(tl.maximum(x, -4.2), 4.2)
     square = inner * inner
