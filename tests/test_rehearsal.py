@@ -53,7 +53,7 @@ def make_fast(unet: Any, vae: Any, texts: Texts) -> None:
     installing.install_blocks(unet, texts)
     for part in (unet, vae.decoder):
         installing.install_layers(part)
-        installing.lay_out_convolutions(part)
+        installing.lay_out_weights(part)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vidkit.pipelines.fast.attention import Texts, add_attention, is_plain, of_one_token, over_frames, over_tokens
-from vidkit.pipelines.fast.operations import add_fed_forward, as_often, layer_norm, with_rows
+from vidkit.pipelines.fast.operations import add_fed_forward, as_often, layer_norm, sum_of, with_rows
 from vidkit.pipelines.lean.layers import plain
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def transformer_block(
     class_labels: Any = None,
     added_cond_kwargs: Any = None,
 ) -> torch.Tensor:
-    """A `BasicTransformerBlock`'s forward. hidden_states: (rows, tokens, channels). texts: None: none are kept."""
+    """A `BasicTransformerBlock`'s forward. hidden_states: (rows, tokens, channels), written into. texts: None: none are
+    kept."""
     is_masked = attention_mask is not None or encoder_attention_mask is not None
     if is_masked or cross_attention_kwargs or not is_basic(block):
         own: torch.Tensor = plain(block)(
@@ -57,27 +58,28 @@ def transformer_block(
             encoder_attention_mask, timestep, cross_attention_kwargs, class_labels, added_cond_kwargs,
         )  # fmt: skip
         return own
-    hidden = add_attention(block.attn1, block.norm1, hidden_states, partial(over_positioned, block, block.attn1))
+    hidden, owed = add_attention(block.attn1, block.norm1, hidden_states, partial(over_positioned, block, block.attn1))
     hidden = as_often(hidden, encoder_hidden_states)
-    constant = None
     if block.attn2 is not None and encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1:
-        constant = of_one_token(block.attn2, encoder_hidden_states)[:, 0]
+        owed = sum_of(of_one_token(block.attn2, encoder_hidden_states)[:, 0], owed)
     elif block.attn2 is not None:
-        hidden = add_second_attention(block, texts, hidden, encoder_hidden_states)
-    return add_fed_forward(block.ff, block.norm3, hidden, constant, own=True)
+        hidden, owed = add_second_attention(block, texts, hidden, owed, encoder_hidden_states)
+    return add_fed_forward(block.ff, block.norm3, hidden, owed, own=True)
 
 
-def add_second_attention(block: Any, texts: Texts | None, hidden: torch.Tensor, context: Any) -> torch.Tensor:
-    """To the context, or without one among the tokens again. Written into the tokens."""
+def add_second_attention(
+    block: Any, texts: Texts | None, hidden: torch.Tensor, owed: torch.Tensor | None, context: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """To the context, or without one among the tokens again; as `add_attention`."""
     attention = block.attn2
     if context is None:
         attend = partial(over_positioned, block, attention)
     elif texts is None:
-        normed = positioned(block, layer_norm(block.norm2, hidden))
-        return hidden.add_(attention(normed, encoder_hidden_states=context))
+        normed = positioned(block, layer_norm(block.norm2, hidden, owed))
+        return hidden.add_(attention(normed, encoder_hidden_states=context)), owed
     else:
         attend = partial(over_text, block, texts, context)
-    return add_attention(attention, block.norm2, hidden, attend, own=True)
+    return add_attention(attention, block.norm2, hidden, attend, owed)
 
 
 def over_positioned(block: Any, attention: Any, normed: torch.Tensor) -> torch.Tensor:
@@ -98,14 +100,14 @@ def motion_block(block: Any, frames: int, hidden: torch.Tensor) -> torch.Tensor:
 
     hidden: (videos x frames, pixels, channels), written into.
     """
-    positions = None
+    positions, owed = None, None
     if block.pos_embed is not None:
         positions = block.pos_embed.pe[0, :frames].to(hidden.dtype).repeat(hidden.shape[0] // frames, 1)
     for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
         if attention is not None:
             attend = partial(over_frames, attention, frames)
-            hidden = add_attention(attention, norm, hidden, attend, positions, own=True)
-    return add_fed_forward(block.ff, block.norm3, hidden, own=True)
+            hidden, owed = add_attention(attention, norm, hidden, attend, owed, positions)
+    return add_fed_forward(block.ff, block.norm3, hidden, owed, own=True)
 
 
 def temporal_block(
@@ -125,7 +127,8 @@ def temporal_block(
         own: torch.Tensor = plain(block)(given, num_frames, encoder_hidden_states)
         return own
     hidden = add_fed_forward(block.ff_in, block.norm_in, hidden_states, positions)
-    hidden = add_attention(block.attn1, block.norm1, hidden, partial(over_frames, block.attn1, num_frames), own=True)
+    hidden, owed = add_attention(block.attn1, block.norm1, hidden, partial(over_frames, block.attn1, num_frames))
     videos = hidden.shape[0] // num_frames
     context = encoder_hidden_states[:: encoder_hidden_states.shape[0] // videos]
-    return add_fed_forward(block.ff, block.norm3, hidden, of_one_token(block.attn2, context)[:, 0], own=True)
+    owed = sum_of(of_one_token(block.attn2, context)[:, 0], owed)
+    return add_fed_forward(block.ff, block.norm3, hidden, owed, own=True)

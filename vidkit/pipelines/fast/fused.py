@@ -112,8 +112,8 @@ def layer_norm(
 ) -> torch.Tensor:
     """A `torch.nn.LayerNorm` of tokens + added, over the last dimension, and shift.
 
-    tokens: contiguous. added, shift: (all, channels), each for as many tokens in turn; of the same shape where both are
-    given. total: gets tokens + added + more, and may be the tokens. more: (channels,).
+    tokens: contiguous. added, shift: (some, channels), each for as many tokens in turn. total: gets tokens + added +
+    more, and may be the tokens. more: (channels,).
     """
     import torch
 
@@ -122,14 +122,13 @@ def layer_norm(
     channels = tokens.shape[-1]
     rows, width = tokens.numel() // channels, power_of_2(channels)
     step = max(1, ELEMENTS // width)
-    by_rows = added if added is not None else shift
+    per_added, per_shift = (rows if some is None else rows * channels // some.numel() for some in (added, shift))
     result = torch.empty_like(tokens)
     with device_of(tokens):
         kernels.layer_norm[(math.ceil(rows / step),)](
             tokens, contiguous(added, tokens), norm.weight, norm.bias, contiguous(shift, tokens), result,
-            contiguous(more, tokens), tokens if total is None else total, rows, channels,
-            1 if by_rows is None else rows * channels // by_rows.numel(), norm.eps,
-            added is not None, shift is not None, total is not None, more is not None, step, width,
+            contiguous(more, tokens), tokens if total is None else total, rows, channels, per_added, per_shift,
+            norm.eps, added is not None, shift is not None, total is not None, more is not None, step, width,
         )  # fmt: skip
     return result
 

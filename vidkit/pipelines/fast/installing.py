@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vidkit.models.loading.tensors import the_device
 from vidkit.pipelines.fast import blocks, fused, layers
-from vidkit.pipelines.fast.attention import Texts, is_over_pictures
+from vidkit.pipelines.fast.attention import Texts, is_one_product, is_over_pictures, lay_together
 from vidkit.pipelines.fast.waiting import wait_again, wait_less
 from vidkit.pipelines.forwards import Forward
 from vidkit.pipelines.watch import denoisers
@@ -92,7 +92,7 @@ def install(pipe: Any, measures: Measures) -> None:
     if has_layers(measures):
         for network in (*denoisers(pipe), pipe.vae.decoder):
             install_layers(network)
-            lay_out_convolutions(network)
+            lay_out_weights(network)
         if is_whole and not measures.halves:
             compute_once(pipe)
 
@@ -146,12 +146,15 @@ def remove(pipe: Any) -> None:
         lay_back_convolutions(network)
 
 
-def lay_out_convolutions(network: Any) -> None:
-    """Weights that stay on a GPU lie there as its kernels read them, which they would be copied for at each call: 2.4
-    of the 330 ms of a step of SVD on an H200."""
+def lay_out_weights(network: Any) -> None:
+    """Weights that stay on a GPU lie there as its kernels read them, which they would be copied for at each call: of
+    convolutions 2.4 of the 330 ms of a step of SVD on an H200."""
     for module in network.modules():
-        if (order := ORDERS.get(type(module).__name__)) and stays_on_a_gpu(module.weight):
+        kind = type(module).__name__
+        if (order := ORDERS.get(kind)) and stays_on_a_gpu(module.weight):
             module.weight.data = laid_out(module.weight.data, order)
+        elif kind == "Attention" and is_one_product(module) and stays_on_a_gpu(module.to_q.weight):
+            lay_together(module)
 
 
 def stays_on_a_gpu(weight: torch.Tensor) -> bool:

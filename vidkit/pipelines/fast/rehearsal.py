@@ -8,6 +8,7 @@ memory the models need: they compile for its kind.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -239,8 +240,9 @@ def start_layer_norms(make: Make) -> None:
     for channels in BLOCKS:
         tokens, row = make(1, 16, channels), make(1, channels)
         norm = torch.nn.LayerNorm(channels, device=tokens.device, dtype=tokens.dtype)
-        for added, shift in ((None, None), (row, None), (None, row)):
-            fused.layer_norm(norm, tokens, added, shift, total=tokens, more=row[0])
+        for added, shift in itertools.product((None, row), (None, row)):
+            fused.layer_norm(norm, tokens, added, shift)
+        fused.layer_norm(norm, tokens, row, total=tokens, more=row[0])
 
 
 def start_gates(make: Make) -> None:

@@ -121,25 +121,25 @@ def group_norm(  # type: ignore[no-untyped-def]
     tl.store(target + place, value.to(target.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["rows", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "rows_per_added", "rows_per_shift"])  # type: ignore[untyped-decorator,unused-ignore]
 def layer_norm(  # type: ignore[no-untyped-def]
-    source, added, weight, bias, shift, target, more, total, rows, channels, rows_per_added, epsilon,
+    source, added, weight, bias, shift, target, more, total, rows, channels, rows_per_added, rows_per_shift, epsilon,
     HAS_ADDED: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MORE: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Of each row by itself: target = norm(source + added) + shift, total = source + added + more.
 
-    source, target, total: (rows, channels); CHANNELS holds all of them. added, shift: (all, channels), each for so many
-    rows of the source in turn. more: (channels,). total may be the source.
+    source, target, total: (rows, channels); CHANNELS holds all of them. added, shift: (some, channels), each for so
+    many rows of the source in turn. more: (channels,). total may be the source.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     is_there = channel < channels
     mask = (row < rows)[:, None] & is_there[None, :]
     place = row[:, None] * channels + channel[None, :]
-    of_added = (row // rows_per_added)[:, None] * channels + channel[None, :]
     value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
     if HAS_ADDED:
+        of_added = (row // rows_per_added)[:, None] * channels + channel[None, :]
         value += tl.load(added + of_added, mask=mask, other=0).to(tl.float32)
     if HAS_TOTAL:
         sum_of_all = value
@@ -151,7 +151,8 @@ def layer_norm(  # type: ignore[no-untyped-def]
     result = apart * factor[:, None] * tl.load(weight + channel, mask=is_there, other=0).to(tl.float32)[None, :]
     result += tl.load(bias + channel, mask=is_there, other=0).to(tl.float32)[None, :]
     if HAS_SHIFT:
-        result += tl.load(shift + of_added, mask=mask, other=0).to(tl.float32)
+        of_shift = (row // rows_per_shift)[:, None] * channels + channel[None, :]
+        result += tl.load(shift + of_shift, mask=mask, other=0).to(tl.float32)
     tl.store(target + place, result.to(target.dtype.element_ty), mask=mask)
 
 
