@@ -13,10 +13,10 @@ import torch
 from tiny_models import TinyAnimateDiff
 
 from vidkit.device import Plan
-from vidkit.pipelines.fast import fused
+from vidkit.pipelines.fast import fused, graphs
 from vidkit.pipelines.fast.capture import Recorder, outside
-from vidkit.pipelines.fast.graphs import Known, Recording, fits, kind_of, may_record
-from vidkit.placement import place, recording, release
+from vidkit.pipelines.fast.graphs import Known, Recording, Told, has_room, is_like, kind_of, may_record
+from vidkit.placement import _placed, expect_changes, place, recording, release
 from vidkit.warm import fresh_pipeline
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline", "without_gradients")
@@ -38,20 +38,35 @@ def test_only_what_stays_where_it_is_is_recorded(monkeypatch: pytest.MonkeyPatch
     assert not may_record(FAST)
 
 
-def test_a_recording_fits_what_it_reads() -> None:
+def test_a_recording_is_given_what_is_like_what_it_reads() -> None:
     own, other = torch.zeros(2, 3), torch.zeros(2, 3)
-    assert fits(own, own, own._version)
-    assert not fits(other, own, own._version), "it would read the one that was recorded"
-    version = own._version
-    own += 1
-    assert not fits(own, own, version), "what was computed of it before may be kept"
-    assert fits(other, own, None), "which is copied"
-    assert not fits(torch.zeros(2, 4), own, None)
-    assert not fits(other.double(), own, None)
-    assert fits(0.5, 0.5, None)
-    assert not fits(0.5, 0.6, None)
-    assert not fits(True, 1, None)
-    assert not fits(None, own, None)
+    assert is_like(other, own), "which is copied"
+    assert not is_like(torch.zeros(2, 4), own)
+    assert not is_like(other.double(), own)
+    assert is_like(0.5, 0.5)
+    assert not is_like(0.5, 0.6)
+    assert not is_like(True, 1)
+    assert not is_like(None, own)
+
+
+def test_what_a_recording_was_told_is_still_so() -> None:
+    tensor = torch.zeros(2, 3)
+    told = Told(tensor)
+    assert told.is_still(tensor)
+    assert not told.is_still(tensor.clone()), "it has a copy of the other one"
+    tensor += 1
+    assert not told.is_still(tensor), "what was computed of it before may be kept"
+
+
+def test_recordings_outlast_their_clip_where_most_of_the_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (18 << 30, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)
+    assert has_room()
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 0.5)
+    assert not has_room(), "a limit of the process"
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (17 << 30, 24 << 30))
+    assert not has_room()
 
 
 def test_calls_of_one_kind_start_the_same_kernels() -> None:
@@ -75,9 +90,10 @@ def test_what_is_computed_once_is_computed_where_nothing_is_recorded() -> None:
 
 @pytest.mark.gpu
 @needs_a_gpu
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "outlasts"), [*((mode, True) for mode in MODES), ("init", False)])
 def test_recorded_steps_have_the_bits_of_computed_ones(
     mode: str,
+    outlasts: bool,
     tiny_svd_folder: Path,
     tiny_animatediff: TinyAnimateDiff,
     image: Path,
@@ -88,31 +104,52 @@ def test_recorded_steps_have_the_bits_of_computed_ones(
         request = clips.animatediff_request(tiny_animatediff, image, mode)
     job = clips.prepared(request | {"num_inference_steps": 8})
     pipe = fresh_pipeline(job, FAST)
+    monkeypatch.setattr(graphs, "FREE_BESIDE", 0.0 if outlasts else 2.0)
     plays: list[Recorder] = []
-    own = Recorder.play
+    own_play = Recorder.play
 
     def play(recorder: Recorder) -> None:
         plays.append(recorder)
-        own(recorder)
+        own_play(recorder)
 
     monkeypatch.setattr(Recorder, "play", play)
 
-    def latents() -> torch.Tensor:
-        found: torch.Tensor = job.family.denoise(pipe, job.params, job.models, job.pictures, lambda: None)[0]
+    def latents(clip: int = 0) -> torch.Tensor:
+        params = job.params.replace(seed=clip, prompt=f"text {clip}", motion_bucket_id=100 + clip)
+        found: torch.Tensor = job.family.denoise(pipe, params, job.models, job.pictures, lambda: None)[0]
         return found
 
-    place(pipe, FAST)
-    computed = latents()
-    networks = 2 if mode == "sparsectrl" else 1
-    counts = []
-    for _ in range(3):  # another clip is recorded anew
+    def played(clip: int, wanted: torch.Tensor) -> tuple[int, list[int]]:
+        """How often, and which recordings."""
         plays.clear()
         with recording(pipe):
-            assert torch.equal(latents(), computed)
+            assert torch.equal(latents(clip), wanted)
         assert len(set(map(id, plays))) == networks
-        counts.append(len(plays) // networks)
-    assert counts[0] >= 3
-    assert counts[1] == counts[2] == counts[0] + 2, "its first two calls are recorded and played too"
+        return len(plays) // networks, list(map(id, plays[-networks:]))
+
+    place(pipe, FAST)
+    networks = 2 if mode == "sparsectrl" else 1
+    computed = [latents(clip) for clip in range(3)]
+    assert not torch.equal(computed[0], computed[1])
+    found = [played(clip, wanted) for clip, wanted in enumerate(computed)]
+    assert found[0][0] >= 3
+    assert found[1][0] == found[0][0] + 2 + outlasts, "the first calls are recorded or played too"
+    assert (found[1][1] == found[0][1]) == outlasts
+    assert found[2] == found[1] or not outlasts
+
+    layer: Any = next(layer for layer in pipe.unet.modules() if type(layer) is torch.nn.Linear)
+    own = layer.weight
+    layer.weight = torch.nn.Parameter(own * 1.5, requires_grad=False)  # as a LoRA does
+    changed = latents()
+    assert not torch.equal(changed, computed[0])
+    played(0, changed)
+    layer.weight = own
+    wanted = latents()
+    played(0, wanted)
+    assert played(0, wanted)[0] == found[1][0]
+    expect_changes(pipe)
+    assert played(0, wanted)[0] == found[0][0] + 2, "recorded anew"
+    assert not _placed[pipe].known.recordings[0].is_made
     assert "forward" not in vars(pipe.unet)
 
 
@@ -171,11 +208,15 @@ def test_a_call_that_was_not_recorded_is_computed() -> None:
 def test_another_clip_is_told_other_things() -> None:
     network = Network(lambda hidden, context: hidden + context)
     known = Known()
+    kept = Recording(network, known, copies=True)
     for _ in range(3):
-        context, clip = sample(), Recording(network, known, copies=True)
-        for _ in range(4):
-            given = sample()
-            assert torch.equal(clip.answer(network.compute, given, context), network.compute(given, context))
+        for clip in (kept, Recording(network, known, copies=True)):
+            context = sample()
+            clip.begin_clip()
+            for _ in range(4):
+                given = sample()
+                assert torch.equal(clip.answer(network.compute, given, context), network.compute(given, context))
+    assert kept.is_made
 
 
 @pytest.mark.gpu

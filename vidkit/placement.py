@@ -77,6 +77,7 @@ def release(pipe: Any) -> None:
     placed = _placed.get(pipe)
     if placed is None:
         return
+    placed.known.drop()
     if placed.offloading is not None:
         placed.offloading.remove()
     for handle in placed.handles:
@@ -91,6 +92,14 @@ def recording(pipe: Any) -> AbstractContextManager[None]:
     """While the block runs, steps of a pipeline that is placed are recorded and played where they are short."""
     placed = _placed.get(pipe)
     return nullcontext() if placed is None else recorded(pipe, placed.plan, placed.known)
+
+
+def expect_changes(pipe: Any) -> None:
+    """Somebody else has a pipeline, and may change how it computes: nothing recorded outlasts a clip from now on."""
+    placed = _placed.get(pipe)
+    if placed is not None:
+        placed.known.may_outlast = False
+        placed.known.drop()
 
 
 def resting_place(plan: Plan) -> str:

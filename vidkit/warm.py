@@ -29,7 +29,7 @@ from vidkit.params import GenerationParams
 from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.fast import rehearsed
 from vidkit.pipelines.loras import apply_loras, forget_loras, remove_loras
-from vidkit.placement import place, release, resting_place
+from vidkit.placement import expect_changes, place, release, resting_place
 
 logger = logging.getLogger("vidkit")
 
@@ -65,6 +65,8 @@ class WarmModels:
     @property
     def last_pipeline(self) -> Any:
         """The diffusers pipeline of the last request, as long as it is loaded; None else."""
+        if self._pipe is not None:
+            expect_changes(self._pipe)
         return self._pipe
 
     @property

@@ -29,6 +29,7 @@ class Recorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._pieces: list[torch.cuda.CUDAGraph] = []
         self._is_open = False  # the last of them is being recorded
+        self._outside: list[tuple[Callable[[], Any], list[int]]] = []  # no part of them; where its results lie
 
     def record(self, call: Callable[[], T], blocks: Iterable[Any]) -> T:
         """The call's result. blocks: modules with which a new piece begins.
@@ -59,11 +60,22 @@ class Recorder:
         for piece in self._pieces:
             piece.replay()
 
+    def tell_anew(self) -> None:
+        """The kept tensors have other values: what was computed of them outside is computed again.
+
+        Raises:
+            RuntimeError: its results lie elsewhere now, where the recording does not read.
+        """
+        for compute, places in self._outside:
+            if places_of(compute()) != places:
+                raise RuntimeError("what it keeps of a tensor is another tensor each time")
+
     def without(self, compute: Callable[[], T], source: torch.Tensor) -> T:
         if not any(source is tensor for tensor in self._kept):
             raise RuntimeError("it keeps what it computes of a tensor that changes")
         self._end()
         result = compute()
+        self._outside.append((compute, places_of(result)))
         self._begin()
         return result
 
@@ -104,11 +116,22 @@ def is_recording() -> bool:
 def outside(compute: Callable[[], T], source: torch.Tensor) -> T:
     """What is computed of a tensor once and kept, so that it is no part of what is recorded meanwhile.
 
+    compute: gives all tensors that are kept. Once the source has other values it is called again, and is then to write
+    into those that it gave.
+
     Raises:
         RuntimeError: what is recorded is given another such tensor each time.
     """
     recorder = _underway.get()
     return compute() if recorder is None else recorder.without(compute, source)
+
+
+def places_of(tensors: Any) -> list[int]:
+    """Where they lie in memory."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return [leaf.data_ptr() for leaf in tree_leaves(tensors) if isinstance(leaf, torch.Tensor)]
 
 
 def leave_recording() -> None:

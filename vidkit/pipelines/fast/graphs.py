@@ -1,4 +1,4 @@
-"""Steps of a network as CUDA graphs: recorded once a clip, then played.
+"""Steps of a network as CUDA graphs: recorded once, then played.
 
 A step of AnimateDiff starts some 1,400 kernels. At 256x256 that takes Python 118 ms, and an H200 27 ms to compute;
 where the GPU is the slower one, it still waits 2 microseconds between two of them (`benchmarks/NOTES.md`). What is
@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vidkit.errors import first_line
 from vidkit.pipelines.fast.capture import Recorder
@@ -20,10 +21,17 @@ from vidkit.pipelines.fast.installing import Measures, has_layers
 from vidkit.pipelines.forwards import replaced
 from vidkit.pipelines.watch import blocks_of, denoisers
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger("vidkit")
 
 #: seconds of a step that is recorded: a clip may be stopped between steps, and longer ones gain less than 1 %
 LONGEST: Final = 0.5
+
+#: Share of a GPU's memory that must be free for recordings to outlast their clip. They take 1.3 GiB of AnimateDiff at
+#: 512x512 in 16 frames, and 4.5 of SVD at 1024x576 in 25; what is planned meanwhile counts on all that is free.
+FREE_BESIDE: Final = 0.75
 
 T = TypeVar("T")
 
@@ -32,11 +40,13 @@ class Known:
     """Of a pipeline as it is placed: what is known of its networks' calls.
 
     kept: by what a network is called with, which of that are tensors that stay the same from step to step; none of all:
-    it is not recorded.
+    it is not recorded. recordings: of the clip before. may_outlast: whether they may be played in the next one.
     """
 
     def __init__(self) -> None:
         self.kept: dict[Hashable, Sequence[bool]] = {}
+        self.recordings: list[Recording] = []
+        self.may_outlast = True
         self._failed: set[Hashable] = set()
 
     def failed(self, like: Hashable) -> None:
@@ -47,30 +57,53 @@ class Known:
             self._failed.add(like)
             del self.kept[like]
 
+    def drop(self) -> None:
+        """The recordings' memory goes back to the device."""
+        if any(recording.is_made for recording in self.recordings):
+            drop(self.recordings)
+
+    def drop_unless_there_is_room(self) -> None:
+        if not (self.may_outlast and has_room()):
+            self.drop()
+
 
 @contextmanager
 def recorded(pipe: Any, measures: Measures, known: Known) -> Iterator[None]:
     """While the block runs, the UNet's and ControlNet's calls are recorded and played, where they are short.
 
     A call must have been computed twice before it is recorded, as that loads and chooses its kernels. A clip like one
-    before is recorded from its first step.
+    before is recorded from its first step; and like the last one it is played, if there was room for the recording
+    meanwhile.
     """
     if not may_record(measures):
         yield
         return
-    recordings = [Recording(network, known, copies=network is pipe.unet) for network in denoisers(pipe)]
+    if not known.recordings:
+        known.recordings = [Recording(network, known, copies=network is pipe.unet) for network in denoisers(pipe)]
+    known.drop_unless_there_is_room()
+    for recording in known.recordings:
+        recording.begin_clip()
 
     def call_ends(own: Callable[[], None]) -> None:
-        """Before a window of a clip is decoded for the next one, the memory of its recordings is free again."""
-        drop(recordings)
+        """What follows is decoding, and it may need the memory."""
+        known.drop_unless_there_is_room()
         own()
 
     with ExitStack() as stack:
-        for network, recording in zip(denoisers(pipe), recordings, strict=True):
+        for network, recording in zip(denoisers(pipe), known.recordings, strict=True):
             stack.enter_context(replaced(network, "forward", recording.answer))
         stack.enter_context(replaced(pipe, "maybe_free_model_hooks", call_ends))  # diffusers' last of a call
-        stack.callback(drop, recordings)
+        with undone_on_failure(known.drop):
+            yield
+
+
+@contextmanager
+def undone_on_failure(undo: Callable[[], None]) -> Iterator[None]:
+    try:
         yield
+    except BaseException:
+        undo()
+        raise
 
 
 def drop(recordings: Sequence[Recording]) -> None:
@@ -83,6 +116,14 @@ def drop(recordings: Sequence[Recording]) -> None:
     torch.cuda.empty_cache()
 
 
+def has_room() -> bool:
+    """For recordings that nobody plays now, beside all that may be planned meanwhile."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return free >= FREE_BESIDE * total and torch.cuda.get_per_process_memory_fraction() == 1
+
+
 def may_record(measures: Measures) -> bool:
     """Not where weights move between steps, so that kernels would not find them, nor where memory is short."""
     is_saving = measures.offload != "none" or measures.halves
@@ -90,41 +131,53 @@ def may_record(measures: Measures) -> bool:
 
 
 class Recording:
-    """A network's calls in one clip. copies: of what it answers, as some schedulers keep that."""
+    """A network's calls, those of one kind recorded. copies: of what it answers, as some schedulers keep that."""
 
     def __init__(self, network: Any, known: Known, *, copies: bool) -> None:
         self._network, self._known, self._copies = network, known, copies
         self._last: tuple[Hashable, Sequence[Any]] = None, []  # what was computed last, and of what
-        self.drop()
+        self._weights = [vars(module)["_parameters"] for module in network.modules()]
+        self._made: Made | None = None
+
+    @property
+    def is_made(self) -> bool:
+        return self._made is not None
 
     def drop(self) -> None:
-        self._recorder: Recorder | None = None
-        self._was_played = False
-        self._like: Hashable = None  # what was recorded
-        self._given: list[Any] = []  # where the recording reads: the call's own tensors, or copies of those that change
-        self._versions: list[int | None] = []  # of the call's own
-        self._result: Any = None
+        self._made = None
+
+    def begin_clip(self) -> None:
+        """What was the same from step to step may be another now, and so may weights."""
+        self._last = None, []
+        if self._made is not None:
+            self._made.is_of_last_clip = True
+            if self._made.weights != self._where_weights_lie():
+                drop([self])
 
     def answer(self, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """The network's; where that was recorded and is no copy, until the next call."""
         from torch.utils._pytree import tree_flatten, tree_unflatten
 
         leaves, structure = tree_flatten((arguments, options))
-        if self._recorder is not None:
-            if self._fits(leaves):
-                return self._played(self._recorder, leaves)
-            if not self._was_played:  # nor might another be
-                self._known.failed(self._like)
-            self.drop()
+        if self._made is not None:
+            if self._made.plays(leaves):
+                return self._answered(self._made)
+            if not self._made.was_played:  # nor might another be
+                self._known.failed(self._made.like)
+            self._made = None
         like = type(self._network).__name__, *map(kind_of, leaves)
         if like not in self._known.kept:
             return self._computed(like, leaves, lambda: forward(*arguments, **options))
         if self._known.kept[like]:
             drop([self])  # what was used before does not serve a recording
-            self._place(like, leaves)
-            given, more = tree_unflatten(self._given, structure)
-            if self._record(lambda: forward(*given, **more)):
-                return self._answered()
+
+            def call(given: Sequence[Any]) -> Any:
+                its_arguments, its_options = tree_unflatten(list(given), structure)
+                return forward(*its_arguments, **its_options)
+
+            self._made = self._recorded(like, leaves, call)
+            if self._made is not None:
+                return self._answered(self._made)
         return forward(*arguments, **options)
 
     def _computed(self, like: Hashable, leaves: Sequence[Any], call: Callable[[], Any]) -> Any:
@@ -138,56 +191,97 @@ class Recording:
         self._known.kept[like] = kept if seconds <= LONGEST else ()
         return result
 
-    def _place(self, like: Hashable, leaves: Sequence[Any]) -> None:
-        """Decide where the recording reads what the network is given."""
+    def _recorded(self, like: Hashable, leaves: Sequence[Any], call: Callable[[Sequence[Any]], Any]) -> Made | None:
+        """None: it cannot be."""
         import torch
 
-        self._like = like
         (device,) = {leaf.device for leaf in leaves if is_on_gpu(leaf)}
-        for leaf, is_kept in zip(leaves, self._known.kept[like], strict=True):
-            changes = isinstance(leaf, torch.Tensor) and not is_kept
-            self._given.append(leaf.to(device, copy=True) if changes else leaf)
-            self._versions.append(leaf._version if is_kept else None)
-
-    def _record(self, call: Callable[[], Any]) -> bool:
-        """Whether that can be."""
-        kept = [leaf for leaf, version in zip(self._given, self._versions, strict=True) if version is not None]
-        recorder = Recorder(kept)
+        given = [leaf.to(device, copy=True) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        told = [Told(leaf) if is_kept else None for leaf, is_kept in zip(leaves, self._known.kept[like], strict=True)]
+        recorder = Recorder([own for own, what in zip(given, told, strict=True) if what is not None])
         try:
-            self._result = recorder.record(call, blocks_of(self._network))
+            result = recorder.record(lambda: call(given), blocks_of(self._network))
         except RuntimeError as error:  # of CUDA: something cannot be recorded, or has no room
             logger.info("no CUDA graph of a step: %s", first_line(error))
-            self._known.failed(self._like)
-            self.drop()
-            return False
-        self._recorder = recorder
-        return True
+            self._known.failed(like)
+            return None
+        return Made(like, recorder, given, told, result, self._where_weights_lie())
 
-    def _fits(self, leaves: Sequence[Any]) -> bool:
-        """Whether a call is one that was recorded."""
-        return len(leaves) == len(self._given) and all(
-            fits(leaf, given, version) for leaf, given, version in zip(leaves, self._given, self._versions, strict=True)
-        )
+    def _where_weights_lie(self) -> list[int]:
+        """LoRAs' sums lie elsewhere."""
+        return [weight.data_ptr() for own in self._weights for weight in own.values() if weight is not None]
 
-    def _played(self, recorder: Recorder, leaves: Sequence[Any]) -> Any:
-        for leaf, given in zip(leaves, self._given, strict=True):
-            if given is not leaf:
-                given.copy_(leaf)
-        recorder.play()
-        self._was_played = True
-        return self._answered()
-
-    def _answered(self) -> Any:
+    def _answered(self, made: Made) -> Any:
         import torch
         from torch.utils._pytree import tree_map_only
 
-        return tree_map_only(torch.Tensor, torch.clone, self._result) if self._copies else self._result
+        return tree_map_only(torch.Tensor, torch.clone, made.result) if self._copies else made.result
+
+
+class Told:
+    """A tensor that a recording has a copy of, as it was then."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor, self._version = tensor, tensor._version
+
+    def is_still(self, tensor: Any) -> bool:
+        return tensor is self._tensor and tensor._version == self._version
+
+
+@dataclass
+class Made:
+    """A call that was recorded. given: what it reads, of tensors copies. told: of which tensors it has copies that stay
+    the same. weights: where the network's lay."""
+
+    like: Hashable
+    recorder: Recorder
+    given: list[Any]
+    told: list[Told | None]
+    result: Any
+    weights: Sequence[int]
+    was_played: bool = False
+    is_of_last_clip: bool = False
+
+    def plays(self, leaves: Sequence[Any]) -> bool:
+        """Whether a call is like the one that was recorded, and is played."""
+        if len(leaves) != len(self.given) or not all(map(is_like, leaves, self.given)):
+            return False
+        if not (self._tell_anew(leaves) if self.is_of_last_clip else self._knows(leaves)):
+            return False
+        for leaf, given, told in zip(leaves, self.given, self.told, strict=True):
+            if told is None and is_tensor(given):
+                given.copy_(leaf)
+        self.recorder.play()
+        self.was_played = True
+        return True
+
+    def _knows(self, leaves: Sequence[Any]) -> bool:
+        """Whether the same tensors stayed the same."""
+        return all(told is None or told.is_still(leaf) for leaf, told in zip(leaves, self.told, strict=True))
+
+    def _tell_anew(self, leaves: Sequence[Any]) -> bool:
+        """What stays the same in this clip, such as its texts. Whether that can be."""
+        self.is_of_last_clip = False
+        for number, (leaf, given) in enumerate(zip(leaves, self.given, strict=True)):
+            if self.told[number] is not None:
+                given.copy_(leaf)
+                self.told[number] = Told(leaf)
+        try:
+            self.recorder.tell_anew()
+        except RuntimeError as error:
+            logger.info("a step is recorded again: %s", first_line(error))
+            return False
+        return True
+
+
+def is_tensor(leaf: Any) -> bool:
+    import torch
+
+    return isinstance(leaf, torch.Tensor)
 
 
 def is_on_gpu(leaf: Any) -> bool:
-    import torch
-
-    return isinstance(leaf, torch.Tensor) and leaf.is_cuda
+    return is_tensor(leaf) and bool(leaf.is_cuda)
 
 
 def kind_of(leaf: Any) -> Hashable:
@@ -199,15 +293,11 @@ def kind_of(leaf: Any) -> Hashable:
     return leaf if isinstance(leaf, Hashable) else type(leaf).__name__
 
 
-def fits(leaf: Any, given: Any, version: int | None) -> bool:
-    """Whether a graph that reads `given` is right for `leaf`. version: of a tensor that is read where it lies."""
-    import torch
-
-    if not isinstance(leaf, torch.Tensor) or not isinstance(given, torch.Tensor):
+def is_like(leaf: Any, given: Any) -> bool:
+    """Whether a recording that reads `given` can be given `leaf`."""
+    if not is_tensor(leaf) or not is_tensor(given):
         return leaf is given or (type(leaf) is type(given) and bool(leaf == given))
-    if version is not None:
-        return leaf is given and leaf._version == version
-    return leaf.shape == given.shape and leaf.dtype == given.dtype
+    return bool(leaf.shape == given.shape and leaf.dtype == given.dtype)
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float]:
