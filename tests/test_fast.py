@@ -16,7 +16,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.models import modeling_utils
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from tiny_models import TinyAnimateDiff
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +27,7 @@ from vidkit.computing import Job
 from vidkit.device import Plan
 from vidkit.pipelines import fast
 from vidkit.pipelines.fast import installing
-from vidkit.pipelines.fast.attention import first_rows
+from vidkit.pipelines.fast.attention import first_rows, is_one_product, lay_together, projections, whole
 from vidkit.pipelines.fast.waiting import made_small
 from vidkit.placement import place, release
 from vidkit.warm import fresh_pipeline
@@ -366,6 +366,18 @@ def test_free_u_is_diffusers_own(made: dict[str, tuple[Job, Any]]) -> None:
     assert error(found, without) > 1e-3
 
 
+def test_svds_decoder_is_not_cast_for_the_picture(tiny_svd_folder: Path, image: Path) -> None:
+    half = replace(FAST, dtype="float16")
+    vae = fresh_pipeline(clips.prepared(clips.svd_request(tiny_svd_folder, image)), half).vae
+    assert vae.to(dtype=torch.float32) is vae  # as the pipeline does, before and after
+    assert vae.dtype == vae.quant_conv.weight.dtype == torch.float32
+    assert {weight.dtype for weight in vae.decoder.parameters()} == {torch.float16}
+    vae.to(dtype=torch.float16)
+    assert {weight.dtype for weight in vae.parameters()} == {torch.float16}
+    vae.to("cpu", torch.float32)
+    assert {weight.dtype for weight in vae.parameters()} == {torch.float32}
+
+
 @svd
 def test_a_picture_is_made_as_small_as_diffusers_makes_it(single: tuple[Job, Any]) -> None:
     job, pipe = single
@@ -390,6 +402,25 @@ def test_convolutions_weights_lie_in_another_order_and_are_the_same() -> None:
         installing.lay_back_convolutions(torch.nn.Sequential(convolution))
         assert convolution.weight.data.is_contiguous()
         assert torch.equal(convolution.weight.data, weight)
+
+
+def test_weights_that_lie_together_are_one_matrix_without_a_copy() -> None:
+    attention = Attention(8, heads=2, dim_head=4)
+    apart = torch.cat(projections(attention))
+    lay_together(attention)
+    together = whole(projections(attention))
+    assert torch.equal(together, apart)
+    assert together.data_ptr() == attention.to_q.weight.data_ptr()
+    with torch.no_grad():
+        attention.to_k.weight += 1
+    assert torch.equal(whole(projections(attention)), torch.cat(projections(attention)))
+    attention.to_v.weight = torch.nn.Parameter(attention.to_v.weight + 1)  # as a LoRA's sum takes its place
+    assert torch.equal(whole(projections(attention)), torch.cat(projections(attention)))
+    order = [projections(attention)[number] for number in (1, 0)]
+    assert torch.equal(whole(order), torch.cat(order))
+    assert is_one_product(attention)
+    assert not is_one_product(Attention(8, cross_attention_dim=12, heads=2, dim_head=4))
+    assert not is_one_product(Attention(8, heads=2, dim_head=4, bias=True))
 
 
 @svd

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from vidkit.computing import Computation, Job, Stopwatch
 from vidkit.device import Plan
-from vidkit.models.loading.tensors import tensors_of
+from vidkit.models.loading.tensors import cast_for, tensors_of
 from vidkit.models.loading.warm import WarmComponents
 from vidkit.pipelines.layers import Layers, layers_of
 from vidkit.pipelines.offloading import networks
@@ -280,6 +280,19 @@ def test_a_device_that_takes_nothing_changes_nothing(tiny_svd_folder: Path, imag
 
 
 # --- an autoencoder in single precision -------------------------------------------------------------------------------
+
+
+def test_what_is_cast_for_a_while_comes_back_as_it_was() -> None:
+    layer = torch.nn.Linear(3, 3).half()
+    before = layer.weight.data_ptr()
+    with pytest.raises(RuntimeError, match="amid"), cast_for(layer, torch.float32):
+        assert layer.weight.dtype == torch.float32
+        layer.bias.data = layer.bias.data.clone()  # as offloading moves it
+        raise RuntimeError("amid")
+    assert layer.weight.data_ptr() == before
+    assert layer.bias.dtype == torch.float16
+    with cast_for(layer, torch.float16):
+        assert layer.weight.data_ptr() == before
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -52,5 +52,7 @@ def encode(pipe: Any, parts: Sequence[Sequence[int]]) -> torch.Tensor:
         padding = tokens_at_once(pipe) - 2 - len(ids)
         rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding])
     with torch.no_grad():
-        embeddings: torch.Tensor = encoder(torch.tensor(rows, device=pipe._execution_device))[0]
+        # not waited for: the device has a picture to encode
+        tokens = torch.tensor(rows).to(pipe._execution_device, non_blocking=True)
+        embeddings: torch.Tensor = encoder(tokens)[0]
     return embeddings

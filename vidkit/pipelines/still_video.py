@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from vidkit.models.loading.tensors import cast
+from vidkit.models.loading.tensors import cast_for
 from vidkit.params import GenerationParams
 
 if TYPE_CHECKING:
@@ -61,16 +61,10 @@ def encoded_picture(pipe: Any, picture: Image.Image, params: GenerationParams) -
     import torch
 
     vae = pipe.vae
-    encoder, dtype = torch.nn.ModuleList([vae.encoder, vae.quant_conv]), vae.dtype
-    inner = torch.float32 if vae.config.force_upcast else dtype  # it overflows in float16
-    if inner != dtype:
-        cast(encoder, inner)
+    inner = torch.float32 if vae.config.force_upcast else vae.dtype  # it overflows in float16
     pixels = pipe.video_processor.preprocess(picture, height=params.height, width=params.width)
-    with torch.no_grad():
-        found = vae.encode(pixels.to(pipe._execution_device, inner)).latent_dist
-    if inner != dtype:
-        cast(encoder, dtype)
-    return found
+    with torch.no_grad(), cast_for(torch.nn.ModuleList([vae.encoder, vae.quant_conv]), inner):
+        return vae.encode(pixels.to(pipe._execution_device, inner)).latent_dist
 
 
 def still_video(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,3 +58,20 @@ def cast(component: Any, dtype: torch.dtype) -> None:
     for tensor in tensors_of(component):
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
+
+
+@contextmanager
+def cast_for(component: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Of that type while the block runs. What there was before stays beside it and comes back without a copy, but for
+    tensors that were moved meanwhile."""
+    changed: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    try:
+        for tensor in tensors_of(component):
+            if tensor.is_floating_point() and tensor.dtype != dtype:
+                before, now = tensor.data, tensor.data.to(dtype)
+                tensor.data = now
+                changed.append((tensor, before, now))
+        yield
+    finally:
+        for tensor, before, now in changed:
+            tensor.data = before if tensor.data_ptr() == now.data_ptr() else tensor.data.to(before.dtype)

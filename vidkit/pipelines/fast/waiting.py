@@ -5,14 +5,17 @@ ms for AnimateDiff on a slow core. So does AnimateDiff's UNet at each step for i
 nothing to do; and the autoencoder. The first of their weights tells as well, and where a pipeline is placed is known.
 
 SVD's asks at each step whether any frame's guidance scale is above 1, which the host waits for the device to say; the
-scales are those that the call was given, so the answer of its beginning holds. And it makes the picture small for CLIP
-on the host, which takes 90 ms of a picture of 1024x576 on two cores.
+scales are those that the call was given, so the answer of its beginning holds. It makes the picture small for CLIP on
+the host, which takes 90 ms of a picture of 1024x576 on two cores. And of its autoencoder, for which half precision may
+be too little as it encodes, it casts the decoder there and back too.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+
+from vidkit.models.loading.tensors import cast
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +50,8 @@ def waiting_less(kind: Any) -> type:
         own["dtype"] = property(lambda pipe: pipe.unet.dtype)
     else:
         own["dtype"] = property(lambda network: next(network.parameters()).dtype)
-    more = of_svd(kind) if kind.__name__ == "StableVideoDiffusionPipeline" else {}
-    return type(kind.__name__, (kind,), own | more)
+    more = {"StableVideoDiffusionPipeline": of_svd, "AutoencoderKLTemporalDecoder": of_svds_autoencoder}
+    return type(kind.__name__, (kind,), own | more.get(kind.__name__, lambda kind: {})(kind))
 
 
 def of_svd(pipeline: Any) -> dict[str, Any]:
@@ -65,6 +68,18 @@ def of_svd(pipeline: Any) -> dict[str, Any]:
         return pipeline._encode_image(pipe, image, device, *more)
 
     return {"do_classifier_free_guidance": property(do_classifier_free_guidance), "_encode_image": encode_image}
+
+
+def of_svds_autoencoder(autoencoder: Any) -> dict[str, Any]:
+    def to(network: Any, *arguments: Any, **options: Any) -> Any:
+        import torch
+
+        if arguments or options != {"dtype": torch.float32}:
+            return autoencoder.to(network, *arguments, **options)
+        cast(torch.nn.ModuleList([network.encoder, network.quant_conv]), torch.float32)
+        return network
+
+    return {"to": to}
 
 
 def made_small(processor: Any, image: Any, device: Any) -> Any:
