@@ -181,6 +181,34 @@ def test_answers_that_are_kept_stay_what_they_were() -> None:
         assert torch.equal(answer, network.compute(one))
 
 
+@pytest.mark.gpu
+@needs_a_gpu
+def test_answers_of_a_recording_are_not_taken_for_what_stays() -> None:
+    control, unet = Network(lambda hidden: hidden * 2), Network(lambda hidden, residual: hidden + residual)
+    known = Known()
+    first, second = Recording(control, known, copies=False), Recording(unet, known, copies=True)
+    for _ in range(4):
+        first.answer(control.compute, sample())
+    for _ in range(6):
+        given = sample()
+        answer = second.answer(unet.compute, given, first.answer(control.compute, given))
+        assert torch.equal(answer, unet.compute(given, control.compute(given)))
+    assert second.is_made
+
+
+@pytest.mark.gpu
+@needs_a_gpu
+def test_a_recording_that_no_call_was_left_for_did_not_fail() -> None:
+    network, known = Network(lambda hidden: hidden + 1), Known()
+    clip = Recording(network, known, copies=True)
+    for number in range(8):
+        clip.begin_call()
+        for _ in range(3):
+            given = sample()[: 2 + number % 2]
+            assert torch.equal(clip.answer(network.compute, given), network.compute(given))
+    assert [len(like) for like in known.kept.values()] == [1, 1], "both kinds are recorded still"
+
+
 def test_what_fails_once_is_tried_again() -> None:
     known = Known()
     known.kept["like"] = [True]
@@ -212,7 +240,7 @@ def test_another_clip_is_told_other_things() -> None:
     for _ in range(3):
         for clip in (kept, Recording(network, known, copies=True)):
             context = sample()
-            clip.begin_clip()
+            clip.begin_call()
             for _ in range(4):
                 given = sample()
                 assert torch.equal(clip.answer(network.compute, given, context), network.compute(given, context))

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TinyAnimateDiff, save_single_file
 
 import vidkit
-from vidkit import generation
-from vidkit.device import chosen_device, plain_plan
+from vidkit import generation, placement
+from vidkit.device import Plan, chosen_device, plain_plan
 from vidkit.errors import Cancelled, SetupError
 from vidkit.memory import fitting, room_beside
 from vidkit.models.loading import reading
 from vidkit.models.loading.warm import WarmComponents
 from vidkit.progress import CancelToken, Progress, Reporter
+from vidkit.warm import WarmModels
 
 pytestmark = pytest.mark.usefixtures("no_warm_pipeline")
 
@@ -154,6 +156,25 @@ def test_the_same_model_at_another_place_is_not_loaded_again(
     generation.compute(job, Reporter(None, None))
     assert generation.last_pipeline() is pipe
     assert read_bytes() - before < 500_000  # headers, for the memory that it needs
+
+
+def test_a_pipeline_that_was_given_out_is_not_played_from_what_was_recorded_before(
+    tiny_svd_folder: Path, image: Path
+) -> None:
+    job, warm = clips.prepared(clips.svd_request(tiny_svd_folder, image)), WarmModels()
+    plan = plain_plan("cpu")
+
+    def may_outlast(plan: Plan) -> bool:
+        return placement._placed[warm.pipeline(job, plan)].known.may_outlast
+
+    assert may_outlast(plan)
+    pipe = warm.last_pipeline
+    assert not may_outlast(plan)
+    assert not may_outlast(replace(plan, speed="fast")), "whoever has it has it still"
+    del pipe
+    warm.unload()
+    assert may_outlast(plan)
+    warm.unload()
 
 
 def test_what_lies_around_a_file_decides_too(tiny_animatediff: TinyAnimateDiff, image: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from vidkit.pipelines.family import Family, Models
 from vidkit.pipelines.preview import previewed
 from vidkit.pipelines.turbo import skipping
 from vidkit.pipelines.watch import decoder_blocks, denoiser_layers, denoisers, encoder_blocks, watched
-from vidkit.placement import recording, restore
+from vidkit.placement import forget_recordings, recording, restore
 from vidkit.progress import OnPreview, Reporter
 from vidkit.request_log import log_phase
 from vidkit.safety.screening import Screening
@@ -153,6 +153,9 @@ def restored(pipe: Any) -> Iterator[None]:
     """Whatever happens here, the pipeline is ready for the next clip."""
     try:
         yield
+    except BaseException:
+        forget_recordings(pipe)
+        raise
     finally:
         restore(pipe)
 

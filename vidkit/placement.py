@@ -77,7 +77,8 @@ def release(pipe: Any) -> None:
     placed = _placed.get(pipe)
     if placed is None:
         return
-    placed.known.drop()
+    placed.known.forget_recordings()
+    placed.known.recordings.clear()
     if placed.offloading is not None:
         placed.offloading.remove()
     for handle in placed.handles:
@@ -95,11 +96,15 @@ def recording(pipe: Any) -> AbstractContextManager[None]:
 
 
 def expect_changes(pipe: Any) -> None:
-    """Somebody else has a pipeline, and may change how it computes: nothing recorded outlasts a clip from now on."""
-    placed = _placed.get(pipe)
-    if placed is not None:
-        placed.known.may_outlast = False
-        placed.known.drop()
+    """Somebody else has a pipeline, and may change how it computes: no clip is played from recordings of another."""
+    if pipe in _placed:
+        _placed[pipe].known.may_outlast = False
+
+
+def forget_recordings(pipe: Any) -> None:
+    """After a failure, which may have been one of memory."""
+    if pipe in _placed:
+        _placed[pipe].known.forget_recordings()
 
 
 def resting_place(plan: Plan) -> str:

@@ -61,10 +61,13 @@ class WarmModels:
         self._key: Hashable = None
         self._pipe: Any = None
         self._plan: Plan | None = None  # with which the pipeline is placed
+        self._is_given_out = False  # somebody may have a pipeline, whose networks the next one may share
 
     @property
     def last_pipeline(self) -> Any:
-        """The diffusers pipeline of the last request, as long as it is loaded; None else."""
+        """The diffusers pipeline of the last request, as long as it is loaded; None else. Whoever asks may change how
+        it computes."""
+        self._is_given_out = True
         if self._pipe is not None:
             expect_changes(self._pipe)
         return self._pipe
@@ -105,6 +108,8 @@ class WarmModels:
                     self._components.keep(keys[name], component, parts[name].model.name)
                 self._pipe, self._key = assembled(job, components | read), key
             place(self._pipe, plan)
+            if self._is_given_out:
+                expect_changes(self._pipe)
             self._plan = plan
         apply_loras(self._pipe, job.params, job.models, job.hashes)
         return self._pipe
@@ -127,6 +132,7 @@ class WarmModels:
         self._retire()
         forget_loras()
         self._components.drop()
+        self._is_given_out = False
 
     def _retire(self) -> None:
         """Let go of the last pipeline. Its components may stay; they are left as they were loaded."""

@@ -29,7 +29,7 @@ class Recorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._pieces: list[torch.cuda.CUDAGraph] = []
         self._is_open = False  # the last of them is being recorded
-        self._outside: list[tuple[Callable[[], Any], list[int]]] = []  # no part of them; where its results lie
+        self._outside: list[tuple[Callable[[], Any], list[Any]]] = []  # no part of them; where its results lie
 
     def record(self, call: Callable[[], T], blocks: Iterable[Any]) -> T:
         """The call's result. blocks: modules with which a new piece begins.
@@ -126,12 +126,13 @@ def outside(compute: Callable[[], T], source: torch.Tensor) -> T:
     return compute() if recorder is None else recorder.without(compute, source)
 
 
-def places_of(tensors: Any) -> list[int]:
-    """Where they lie in memory."""
+def places_of(tensors: Any) -> list[Any]:
+    """Where they lie in memory, and how."""
     import torch
     from torch.utils._pytree import tree_leaves
 
-    return [leaf.data_ptr() for leaf in tree_leaves(tensors) if isinstance(leaf, torch.Tensor)]
+    found = (leaf for leaf in tree_leaves(tensors) if isinstance(leaf, torch.Tensor))
+    return [(leaf.data_ptr(), leaf.shape, leaf.stride(), leaf.dtype) for leaf in found]
 
 
 def leave_recording() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import ref
 
 from vidkit.errors import first_line
 from vidkit.pipelines.fast.capture import Recorder
@@ -57,14 +58,21 @@ class Known:
             self._failed.add(like)
             del self.kept[like]
 
-    def drop(self) -> None:
-        """The recordings' memory goes back to the device."""
-        if any(recording.is_made for recording in self.recordings):
-            drop(self.recordings)
+    def forget_recordings(self) -> None:
+        """Their memory goes back to the device."""
+        are_made = any(recording.is_made for recording in self.recordings)
+        for recording in self.recordings:
+            recording.forget()
+        if are_made:
+            give_back_memory()
 
-    def drop_unless_there_is_room(self) -> None:
+    def begin_call(self) -> None:
+        """Of the pipeline: the first of a clip, or another one. Only where nobody needs their memory, recordings are
+        still there."""
         if not (self.may_outlast and has_room()):
-            self.drop()
+            self.forget_recordings()
+        for recording in self.recordings:
+            recording.begin_call()
 
 
 @contextmanager
@@ -80,38 +88,24 @@ def recorded(pipe: Any, measures: Measures, known: Known) -> Iterator[None]:
         return
     if not known.recordings:
         known.recordings = [Recording(network, known, copies=network is pipe.unet) for network in denoisers(pipe)]
-    known.drop_unless_there_is_room()
-    for recording in known.recordings:
-        recording.begin_clip()
+    known.begin_call()
 
     def call_ends(own: Callable[[], None]) -> None:
-        """What follows is decoding, and it may need the memory."""
-        known.drop_unless_there_is_room()
+        """What follows is decoding, which may need the memory, and maybe another call."""
+        known.begin_call()
         own()
 
     with ExitStack() as stack:
         for network, recording in zip(denoisers(pipe), known.recordings, strict=True):
             stack.enter_context(replaced(network, "forward", recording.answer))
         stack.enter_context(replaced(pipe, "maybe_free_model_hooks", call_ends))  # diffusers' last of a call
-        with undone_on_failure(known.drop):
-            yield
-
-
-@contextmanager
-def undone_on_failure(undo: Callable[[], None]) -> Iterator[None]:
-    try:
         yield
-    except BaseException:
-        undo()
-        raise
 
 
-def drop(recordings: Sequence[Recording]) -> None:
-    """Their memory goes back to the device, once what was played is done."""
+def give_back_memory() -> None:
+    """That nobody needs any more, once what was played is done."""
     import torch
 
-    for recording in recordings:
-        recording.drop()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
 
@@ -120,8 +114,19 @@ def has_room() -> bool:
     """For recordings that nobody plays now, beside all that may be planned meanwhile."""
     import torch
 
+    if torch.cuda.get_per_process_memory_fraction() < 1:
+        return False
+    if is_mostly_free():
+        return True
+    torch.cuda.empty_cache()  # what the allocator keeps for later is free too
+    return is_mostly_free()
+
+
+def is_mostly_free() -> bool:
+    import torch
+
     free, total = torch.cuda.mem_get_info()
-    return free >= FREE_BESIDE * total and torch.cuda.get_per_process_memory_fraction() == 1
+    return free >= FREE_BESIDE * total
 
 
 def may_record(measures: Measures) -> bool:
@@ -134,50 +139,53 @@ class Recording:
     """A network's calls, those of one kind recorded. copies: of what it answers, as some schedulers keep that."""
 
     def __init__(self, network: Any, known: Known, *, copies: bool) -> None:
-        self._network, self._known, self._copies = network, known, copies
-        self._last: tuple[Hashable, Sequence[Any]] = None, []  # what was computed last, and of what
+        self._network = ref(network)  # which leads to its pipeline, by whose end its recordings end
+        self._known, self._copies = known, copies
         self._weights = [vars(module)["_parameters"] for module in network.modules()]
-        self._made: Made | None = None
+        self.forget()
 
     @property
     def is_made(self) -> bool:
         return self._made is not None
 
-    def drop(self) -> None:
-        self._made = None
+    def forget(self) -> None:
+        self._last: tuple[Hashable, Sequence[Any]] = None, []  # what was computed last, and of what
+        self._made: Made | None = None
 
-    def begin_clip(self) -> None:
+    def begin_call(self) -> None:
         """What was the same from step to step may be another now, and so may weights."""
         self._last = None, []
         if self._made is not None:
-            self._made.is_of_last_clip = True
+            self._made.is_of_last_call = True
             if self._made.weights != self._where_weights_lie():
-                drop([self])
+                self.forget()
 
     def answer(self, forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The network's; where that was recorded and is no copy, until the next call."""
+        """The network's; where that was recorded and is no copy, until it is called again."""
         from torch.utils._pytree import tree_flatten, tree_unflatten
 
         leaves, structure = tree_flatten((arguments, options))
-        if self._made is not None:
-            if self._made.plays(leaves):
-                return self._answered(self._made)
-            if not self._made.was_played:  # nor might another be
-                self._known.failed(self._made.like)
+        if (made := self._made) is not None:
+            is_of_last_call = made.is_of_last_call
+            if made.plays(leaves):
+                return self._answered(made)
+            if not (made.was_played or is_of_last_call):  # nor might another be
+                self._known.failed(made.like)
             self._made = None
-        like = type(self._network).__name__, *map(kind_of, leaves)
+        network = self._network()
+        like = type(network).__name__, *map(kind_of, leaves)
         if like not in self._known.kept:
             return self._computed(like, leaves, lambda: forward(*arguments, **options))
         if self._known.kept[like]:
-            drop([self])  # what was used before does not serve a recording
+            give_back_memory()  # what was used before does not serve a recording
 
             def call(given: Sequence[Any]) -> Any:
                 its_arguments, its_options = tree_unflatten(list(given), structure)
                 return forward(*its_arguments, **its_options)
 
-            self._made = self._recorded(like, leaves, call)
-            if self._made is not None:
-                return self._answered(self._made)
+            self._made = made = self._recorded(like, leaves, call, blocks_of(network))
+            if made is not None:
+                return self._answered(made)
         return forward(*arguments, **options)
 
     def _computed(self, like: Hashable, leaves: Sequence[Any], call: Callable[[], Any]) -> Any:
@@ -191,7 +199,9 @@ class Recording:
         self._known.kept[like] = kept if seconds <= LONGEST else ()
         return result
 
-    def _recorded(self, like: Hashable, leaves: Sequence[Any], call: Callable[[Sequence[Any]], Any]) -> Made | None:
+    def _recorded(
+        self, like: Hashable, leaves: Sequence[Any], call: Callable[[Sequence[Any]], Any], blocks: Sequence[Any]
+    ) -> Made | None:
         """None: it cannot be."""
         import torch
 
@@ -200,7 +210,7 @@ class Recording:
         told = [Told(leaf) if is_kept else None for leaf, is_kept in zip(leaves, self._known.kept[like], strict=True)]
         recorder = Recorder([own for own, what in zip(given, told, strict=True) if what is not None])
         try:
-            result = recorder.record(lambda: call(given), blocks_of(self._network))
+            result = recorder.record(lambda: call(given), blocks)
         except RuntimeError as error:  # of CUDA: something cannot be recorded, or has no room
             logger.info("no CUDA graph of a step: %s", first_line(error))
             self._known.failed(like)
@@ -215,7 +225,8 @@ class Recording:
         import torch
         from torch.utils._pytree import tree_map_only
 
-        return tree_map_only(torch.Tensor, torch.clone, made.result) if self._copies else made.result
+        # never the same tensor twice: whoever compares them would take its values for the same
+        return tree_map_only(torch.Tensor, torch.clone if self._copies else torch.Tensor.detach, made.result)
 
 
 class Told:
@@ -230,8 +241,8 @@ class Told:
 
 @dataclass
 class Made:
-    """A call that was recorded. given: what it reads, of tensors copies. told: of which tensors it has copies that stay
-    the same. weights: where the network's lay."""
+    """A network's call that was recorded. given: what it reads, of tensors copies. told: of which tensors it has copies
+    that stay the same. weights: where the network's lay. is_of_last_call: of the pipeline, or of its last clip."""
 
     like: Hashable
     recorder: Recorder
@@ -240,13 +251,13 @@ class Made:
     result: Any
     weights: Sequence[int]
     was_played: bool = False
-    is_of_last_clip: bool = False
+    is_of_last_call: bool = False
 
     def plays(self, leaves: Sequence[Any]) -> bool:
         """Whether a call is like the one that was recorded, and is played."""
         if len(leaves) != len(self.given) or not all(map(is_like, leaves, self.given)):
             return False
-        if not (self._tell_anew(leaves) if self.is_of_last_clip else self._knows(leaves)):
+        if not (self._tell_anew(leaves) if self.is_of_last_call else self._knows(leaves)):
             return False
         for leaf, given, told in zip(leaves, self.given, self.told, strict=True):
             if told is None and is_tensor(given):
@@ -260,8 +271,8 @@ class Made:
         return all(told is None or told.is_still(leaf) for leaf, told in zip(leaves, self.told, strict=True))
 
     def _tell_anew(self, leaves: Sequence[Any]) -> bool:
-        """What stays the same in this clip, such as its texts. Whether that can be."""
-        self.is_of_last_clip = False
+        """What stays the same in this call of the pipeline, such as its texts. Whether that can be."""
+        self.is_of_last_call = False
         for number, (leaf, given) in enumerate(zip(leaves, self.given, strict=True)):
             if self.told[number] is not None:
                 given.copy_(leaf)

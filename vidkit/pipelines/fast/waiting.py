@@ -71,6 +71,8 @@ def of_svd(pipeline: Any) -> dict[str, Any]:
 
 
 def of_svds_autoencoder(autoencoder: Any) -> dict[str, Any]:
+    """Of type float32 it is for encoding alone: what else is to decode in that must cast the decoder itself."""
+
     def to(network: Any, *arguments: Any, **options: Any) -> Any:
         import torch
 
