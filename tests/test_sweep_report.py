@@ -610,8 +610,8 @@ def test_400_clips_open_within_2_seconds(browser: Browser, tmp_path: Path) -> No
     for values in itertools.product(*axes.values()):
         copy_run(tmp_path, manifest, tmp_path / "first" / manifest["key"][:16], dict(zip(axes, values, strict=True)))
     report = write_report(tmp_path)
-    # other work may share the cores: one that takes longer on quiet ones takes longer each time
-    assert any(seconds_to_open(browser, report) < 2 for _ in range(10))
+    seconds = min(seconds_to_open(browser, report) for _ in range(3))  # other work may share the cores
+    assert seconds < 2
 
 
 def seconds_to_open(browser: Browser, report: Path) -> float:
