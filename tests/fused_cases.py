@@ -55,10 +55,12 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
         yield f"what a group norm leaves of {shape}", error(summed, exact[0] + both_added + exact[4][0])
         yield f"layer norm of {shape}", error(fused.layer_norm(layer, source), in_double(layer)(exact[0]))
         total = torch.empty_like(source)
-        normed = fused.layer_norm(layer, source, rows[-1:], added, total=total, more=more)
-        moved = exact[0] + exact[4][-1]
-        yield f"shifted layer norm of {shape}", error(normed, in_double(layer)(moved) + both_added)
-        yield f"its sum of {shape}", error(total, moved + exact[4][0])
+        normed = fused.layer_norm(layer, source, added, added, total=total, more=more)
+        yield f"shifted layer norm of {shape}", error(normed, in_double(layer)(exact[0] + both_added) + both_added)
+        yield f"its sum of {shape}", error(total, exact[0] + both_added + exact[4][0])
+        normed = fused.layer_norm(layer, source, rows[-1:], added)  # that one for all, this not
+        wanted = in_double(layer)(exact[0] + exact[4][-1]) + both_added
+        yield f"otherwise shifted layer norm of {shape}", error(normed, wanted)
         value, gate = exact[3].chunk(2, -1)
         yield f"gated {shape}", error(fused.gated(both), value * torch.nn.functional.gelu(gate))
 

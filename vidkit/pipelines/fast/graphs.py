@@ -58,9 +58,13 @@ class Known:
             self._failed.add(like)
             del self.kept[like]
 
+    @property
+    def is_recorded(self) -> bool:
+        return any(recording.is_made for recording in self.recordings)
+
     def forget_recordings(self) -> None:
         """Their memory goes back to the device."""
-        are_made = any(recording.is_made for recording in self.recordings)
+        are_made = self.is_recorded
         for recording in self.recordings:
             recording.forget()
         if are_made:
@@ -69,7 +73,7 @@ class Known:
     def begin_call(self) -> None:
         """Of the pipeline: the first of a clip, or another one. Only where nobody needs their memory, recordings are
         still there."""
-        if not (self.may_outlast and has_room()):
+        if self.is_recorded and not (self.may_outlast and has_room()):
             self.forget_recordings()
         for recording in self.recordings:
             recording.begin_call()
