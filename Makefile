@@ -25,7 +25,8 @@ pytest: $(READY)
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -q -y chromium)
 	# one file's tests stay in one process, which computes with one thread, as there are few cores; in the order that
 	# tests/conftest.py gives them, the longest first, or one process would be idle in the end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
 
 docs: $(READY)
 	$(BIN)/python docs/api.py build/docs

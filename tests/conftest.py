@@ -31,7 +31,7 @@ LONGEST = (
     *("test_bundled_animatediff", "test_sweep_runner", "test_pipelines", "test_notebooks", "test_bundled"),
     *("test_sweep_engine", "test_cli", "test_sweep_engine_contract", "test_supervisor", "test_panel_queue"),
     *("test_sweep_local", "test_download"),
-    *("test_fast", "test_sweep_report", "test_memory", "test_no_network", "test_record", "test_panel_compare"),
+    *("test_fast", "test_memory", "test_no_network", "test_record", "test_panel_compare"),
     *("test_placement", "test_check", "test_turbo", "test_panel_subshells", "test_lean", "test_lost_output"),
     *("test_training", "test_attempts"),
 )

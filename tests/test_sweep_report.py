@@ -22,6 +22,8 @@ from vidkit.errors import InputError
 from vidkit.params import GenerationParams
 from vidkit.sweep.report import write_report
 
+pytestmark = pytest.mark.alone  # when clips load and whether they keep in step is what is looked at
+
 CALM = "a slow zoom"
 AXES: dict[str, list[Any]] = {
     "prompt": [HOSTILE_PROMPT, CALM],
@@ -135,7 +137,9 @@ def test_all_clips_play_in_step(browser: Browser, report: Path) -> None:
 @pytest.mark.parametrize("ahead", [0.2, 0.7])  # a little: by its rate; much: by a jump
 def test_a_clip_that_got_out_of_step_comes_back(browser: Browser, report: Path, ahead: float) -> None:
     with opened(browser, report, "#speed=0.25") as page:  # one turn lasts 6 s
+        page.wait_for_function(READY, arg=10)
         page.wait_for_function("() => document.querySelector('#seek').value > 0.05")
+        page.wait_for_function("() => [...document.querySelectorAll('#view video')].every((video) => !video.paused)")
         assert page.evaluate(IN_STEP)["spread"] < 1 / 12
         # seen before the page can do anything about it
         put_ahead = f"(video, ahead) => {{ video.currentTime += ahead; return ({IN_STEP})(); }}"
@@ -244,6 +248,18 @@ def test_the_grid_shows_every_point(page: Page) -> None:
     assert page.get_by_role("gridcell").count() == 12
     same = page.locator("#same")
     expect(same).to_contain_text("num inference steps 4 · image path example:photo · num frames 12")
+
+
+def test_labels_stay_in_sight_below_the_heads(browser: Browser, report: Path) -> None:
+    with opened(browser, report, "#size=300", reduced_motion="reduce", viewport={"width": 1400, "height": 420}) as page:
+        view, label = page.locator("#view"), page.get_by_role("rowheader").first.locator(".label")
+        heads = page.locator("thead")
+        for scrolled in (0, 60, 120):
+            view.evaluate("(view, top) => view.scrollTo(0, top)", scrolled)
+            assert view.evaluate("(view) => view.scrollTop") == scrolled
+            above, below = heads.locator("tr").last.locator("th").first.bounding_box(), label.bounding_box()
+            assert above and below
+            assert above["y"] + above["height"] <= below["y"] + 1
 
 
 def test_a_failed_point_says_why_and_what_to_do(page: Page) -> None:
@@ -486,6 +502,8 @@ def test_keyboard_alone(page: Page) -> None:
 
 def test_every_control_has_a_name(page: Page) -> None:
     page.get_by_role("button", name="Filter").click()
+    clip(page, 2, 60).focus()  # its own buttons are there while it has the focus
+    expect(page.locator("#view button:visible")).to_have_count(3)
     nameless = page.evaluate(
         """() => {
           const controls = [...document.querySelectorAll('button, select, input, [role=button], [role=slider]')];

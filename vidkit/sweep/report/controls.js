@@ -162,13 +162,13 @@ function connectControls() {
     change({ sort, ...(data.measures.some((measure) => measure.name === sort) && { measure: sort }) });
   });
   $("descending").addEventListener("click", () => change({ descending: !state.descending }));
-  $("size").addEventListener("input", () => { state.size = Number($("size").value); fitTiles(); });
+  $("size").addEventListener("input", () => { state.size = Number($("size").value); refit(); });
   $("size").addEventListener("change", writeHash);
   $("filter-toggle").addEventListener("click", () => {
     $("filters").hidden = !$("filters").hidden;
     $("filter-toggle").setAttribute("aria-expanded", !$("filters").hidden);
   });
   $("help-open").addEventListener("click", openHelp);
-  addEventListener("resize", fitTiles);
+  addEventListener("resize", refit);
 }
 

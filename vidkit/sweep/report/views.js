@@ -9,10 +9,11 @@ function renderView() {
   laidOut = points;
   if (!points.some((point) => point.id === active)) active = points[0]?.id ?? null;
   const content = points.length === 0 ? nothingLeft() : state.view === "grid" ? gridOf(points) : listOf(points);
+  fitTiles(content); // before it is on the page, so that it is laid out once
   $("view").replaceChildren(content);
   for (const id of [...mounted.keys()]) if (!tiles.get(id).isConnected) unmount(id);
   for (const tile of tiles.values()) if (!tile.isConnected) observer.unobserve(tile);
-  fitTiles();
+  fitHeads();
   regather(points);
 }
 
@@ -91,23 +92,34 @@ function cellOf(points, isHidden, isStart) {
 }
 
 // so wide that the grid fills the page, within what can still be seen and what is sensible
-function fitTiles() {
+function fitTiles(content = $("view").firstElementChild) {
   const view = $("view");
-  const table = view.querySelector("table");
   let size = state.size;
-  if (!size && table) {
-    const heads = Number(getComputedStyle(table).getPropertyValue("--row-heads")) * 104;
-    size = Math.floor((view.clientWidth - heads - 24) / Number(table.dataset.columns)) - 9;
+  if (!size && content?.tagName === "TABLE") {
+    const heads = Number(content.style.getPropertyValue("--row-heads")) * 104;
+    size = Math.floor((view.clientWidth - heads - 24) / Number(content.dataset.columns)) - 9;
     size = Math.min(size, Math.max(150, innerHeight * 0.42));
   }
   size = Math.min(640, Math.max(90, size || 200));
   view.style.setProperty("--tile", `${size}px`);
   view.style.setProperty("--text-scale", size < 130 ? 0.85 : 1);
   $("size").value = size;
-  const first = table?.querySelector("thead tr");
-  table?.style.setProperty("--head", `${first?.offsetHeight ?? 0}px`);
-  table?.style.setProperty("--heads", `${table.tHead.offsetHeight}px`);
-  view.style.scrollPadding = table ? `${table.tHead.offsetHeight + 4}px 4px 4px ${table.querySelectorAll("tbody tr:first-child th").length * 104 + 4}px` : "4px";
+}
+
+// Heads stay in sight below those above them. Told to them alone: what the table is told, all its tiles are styled for.
+function fitHeads() {
+  const table = $("view").querySelector("table");
+  const height = table?.tHead.offsetHeight ?? 0;
+  const first = table?.querySelector("thead tr")?.offsetHeight ?? 0;
+  const rowHeads = table ? table.querySelectorAll("tbody tr:first-child th").length : 0;
+  table?.tHead.style.setProperty("--head", `${first}px`);
+  for (const head of table?.querySelectorAll("tbody th") ?? []) head.style.setProperty("--heads", `${height}px`);
+  $("view").style.scrollPadding = table ? `${height + 4}px 4px 4px ${rowHeads * 104 + 4}px` : "4px";
+}
+
+function refit() {
+  fitTiles();
+  fitHeads();
 }
 
 // the nearest clip in a direction, wherever the layout has put it
