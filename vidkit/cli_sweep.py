@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +60,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def run_sweep_command(options: argparse.Namespace, output: Output) -> int:
+    from vidkit.sweep.interrupts import interrupt_on_signals
     from vidkit.sweep.plan import make_plan
     from vidkit.sweep.runner import run_sweep
 
@@ -70,9 +70,7 @@ def run_sweep_command(options: argparse.Namespace, output: Output) -> int:
         output.text(plan.table(seconds_per_point=seconds_per_point(root), full=options.full))
         return 0
     os.environ.setdefault("VIDKIT_LOG_EVERYWHERE", "1")  # the kernels that make its clips log as a command does
-    for name in ("SIGTERM", "SIGBREAK"):  # as Ctrl-C: what is running is stopped and cleared away
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    interrupt_on_signals()  # what is running is stopped and cleared away
     try:
         summary = run_sweep(
             options.file,

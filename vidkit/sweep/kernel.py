@@ -23,6 +23,7 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_core.utils import ensure_event_loop, run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+from vidkit.sweep.interrupts import heed
 from vidkit.sweep.living import LivingManager
 from vidkit.sweep.workers import ALONE, Worker, this_worker
 
@@ -90,6 +91,7 @@ class WarmKernel:
         try:
             while not done.done():
                 wait([done], timeout=0.5)  # a wait without limit cannot be interrupted on Windows
+                heed()
         except BaseException:
             if not done.cancel():
                 self.stop()

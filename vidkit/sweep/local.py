@@ -15,6 +15,7 @@ from vidkit.errors import InputError
 from vidkit.memory.free import visible_gpus
 from vidkit.processes import cores_here
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.interrupts import heed
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.workers import Worker, at_least_one, threads_of, working_as
 
@@ -80,7 +81,9 @@ def at_once(workers: Sequence[Worker], tasks: Sequence[Task], began: OnBegan) ->
                 task, worker = waiting.popleft(), idle.pop()
                 began(task)
                 running[threads.submit(run_as, worker, task)] = task, worker
-            for done in wait(running, LOOK_SECONDS, FIRST_COMPLETED).done:
+            finished = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
+            heed()
+            for done in finished:
                 task, worker = running.pop(done)
                 idle.append(worker)
                 yield task, done.result()

@@ -19,6 +19,7 @@ from vidkit.safety.screening import VARIABLE as CHECKER_VARIABLE
 from vidkit.settings import load_settings
 from vidkit.sweep.away import keep_run, run_away, to_send
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.interrupts import heed
 from vidkit.sweep.workers import threads_of
 
 #: a point whose worker dies is tried again by another, once: a second death is likely the point's own doing
@@ -105,6 +106,7 @@ class Pool:
                 yield from self._take_in(self._ray.wait(list(self._at_work), num_returns=1, timeout=LOOK_SECONDS)[0])
             elif self._others:
                 time.sleep(LOOK_SECONDS)
+            heed()
 
     def _hand_out(self, began: OnBegan) -> Outcomes:
         """A point to each idle worker; what another runner settled meanwhile needs none."""

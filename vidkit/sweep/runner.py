@@ -16,6 +16,7 @@ from vidkit.runs import content_keys
 from vidkit.settings import load_settings
 from vidkit.sweep.bar import ProgressBar
 from vidkit.sweep.execute import OnBegan, Outcome, Outcomes, Task, run_task
+from vidkit.sweep.interrupts import heed
 from vidkit.sweep.local import Local
 from vidkit.sweep.notebook import WARM
 from vidkit.sweep.plan import Plan, plan_sweep
@@ -133,6 +134,7 @@ def run_tasks(
     left, last = len(tasks), time.monotonic()
 
     def began(task: Task) -> None:
+        heed()
         file.began(task.index, task.axes)
         file.write(pace.left(left))
         listener.began(task)
