@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,15 @@ def no_warm_pipeline() -> Iterator[None]:
     clips.cold()
     yield
     clips.cold()
+
+
+@pytest.fixture
+def signals_restored() -> Iterator[None]:
+    """For tests that call in this process what takes them, as long verbs of the command line do."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import json
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -27,6 +25,8 @@ from vidkit.models.locate import BUNDLED_FOLDER
 from vidkit.models.registry import find_registered, registered, registry_file
 from vidkit.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("signals_restored")
+
 VIDKIT = str(Path(sys.executable).with_name("vidkit"))
 SETTINGS = Settings()
 ADAPTER = BUNDLED_FOLDER / "tiny-motion-adapter"
@@ -37,15 +37,6 @@ def models(vidkit_home: Path) -> Path:
     folder = vidkit_home / "models"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture(autouse=True)
-def signals_restored() -> Iterator[None]:
-    """The long verbs take them; here they are called in the process of the tests, where a start costs nothing."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def call(*arguments: str | Path) -> Finished:

@@ -42,13 +42,10 @@ def vidkit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def handlers() -> Iterator[None]:
-    """What a test changes of this process is put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def handlers(signals_restored: None) -> Iterator[None]:
+    """They and what was noted are as before in the end."""
     yield
-    interrupt_on_signals()  # forgets what was noted
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    interrupt_on_signals()  # forgets it
 
 
 class Thing:

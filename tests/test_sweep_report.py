@@ -48,6 +48,7 @@ IN_STEP = """() => {
 READY = (
     "(count) => [...document.querySelectorAll('#view video')].filter((video) => video.readyState >= 2).length >= count"
 )
+ALL_PLAY = "() => [...document.querySelectorAll('#view video')].every((video) => !video.paused)"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def clipboard(page: Page) -> str:
 def test_all_clips_play_in_step(browser: Browser, report: Path) -> None:
     with opened(browser, report) as page:  # plays by itself
         page.wait_for_function(READY, arg=10)
-        page.wait_for_function("() => [...document.querySelectorAll('#view video')].every((video) => !video.paused)")
+        page.wait_for_function(ALL_PLAY)
         page.wait_for_timeout(250)
         steps = [page.evaluate(IN_STEP)]
         for _ in range(20):
@@ -139,7 +140,7 @@ def test_a_clip_that_got_out_of_step_comes_back(browser: Browser, report: Path, 
     with opened(browser, report, "#speed=0.25") as page:  # one turn lasts 6 s
         page.wait_for_function(READY, arg=10)
         page.wait_for_function("() => document.querySelector('#seek').value > 0.05")
-        page.wait_for_function("() => [...document.querySelectorAll('#view video')].every((video) => !video.paused)")
+        page.wait_for_function(ALL_PLAY)
         assert page.evaluate(IN_STEP)["spread"] < 1 / 12
         # seen before the page can do anything about it
         put_ahead = f"(video, ahead) => {{ video.currentTime += ahead; return ({IN_STEP})(); }}"
@@ -157,7 +158,7 @@ def test_loops_begin_together(browser: Browser, report: Path) -> None:
     with opened(browser, report) as page:
         page.wait_for_function("() => document.querySelector('#seek').value > 1.3")
         page.wait_for_function("() => document.querySelector('#seek').value < 0.5")
-        page.wait_for_function("() => [...document.querySelectorAll('#view video')].every((video) => !video.paused)")
+        page.wait_for_function(ALL_PLAY)
         assert page.evaluate(IN_STEP)["spread"] < 1 / 12
 
 

@@ -24,6 +24,7 @@ from vidkit.cli_request import (
     option_name,
     standard_input,
 )
+from vidkit.ending_signals import ENDING_SIGNALS
 from vidkit.errors import EXIT_CANCELLED, EXIT_CODES, Cancelled, InputError, VidkitError, internal_error
 from vidkit.json_request import parse_json, refuse_pieces
 from vidkit.libraries import tell_nobody
@@ -191,9 +192,8 @@ class Signals:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._waiting = False
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._on_signal)
+        for number in ENDING_SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def wait(self, read: Callable[[], bytes]) -> bytes:
         """Raises:

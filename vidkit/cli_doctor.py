@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.cli_output import Output, show_progress
 from vidkit.cli_request import add_parameters, given_options
+from vidkit.ending_signals import ENDING_SIGNALS
 from vidkit.errors import EXIT_CODES
 from vidkit.settings import load_settings
 
@@ -67,9 +68,8 @@ def run_check(options: argparse.Namespace, output: Output) -> int:
 
     wanted = check_request(options.model, given_options(options), load_settings())
     checking = Checking(wanted, output.event if options.as_json else show_progress)
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: checking.cancel())
+    for number in ENDING_SIGNALS:
+        signal.signal(number, lambda *_: checking.cancel())
     try:
         report = checking.run()
     except Failed as failed:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidkit.cli_output import Output
+from vidkit.ending_signals import ENDING_SIGNALS
 from vidkit.errors import EXIT_CODES, Cancelled, InputError, SetupError
 from vidkit.files import typed_write_errors
 from vidkit.paths import local_path, path_to_write
@@ -341,9 +342,8 @@ def run_convert(options: argparse.Namespace, output: Output) -> int:
 
 def cancelled_by_signals() -> CancelToken:
     token = CancelToken()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: token.cancel())
+    for number in ENDING_SIGNALS:
+        signal.signal(number, lambda *_: token.cancel())
     return token
 
 

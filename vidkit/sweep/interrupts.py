@@ -11,6 +11,8 @@ import signal
 import threading
 from typing import Final
 
+from vidkit.ending_signals import ENDING_SIGNALS
+
 #: Those that came. No threading.Event: a second signal would wait for its lock, which the first one's handler has.
 _noted: Final[list[int]] = []
 
@@ -21,9 +23,8 @@ def interrupt_on_signals() -> None:
     Ctrl-C not where it is ignored, as in what an idle kernel starts.
     """
     _noted.clear()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None and not (name == "SIGINT" and signal.getsignal(number) is signal.SIG_IGN):
+    for number in ENDING_SIGNALS:
+        if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 

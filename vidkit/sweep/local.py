@@ -77,13 +77,12 @@ def at_once(workers: Sequence[Worker], tasks: Sequence[Task], began: OnBegan) ->
     running: dict[Future[Outcome], tuple[Task, Worker]] = {}
     with ThreadPoolExecutor(len(workers)) as threads, stopped(running, workers):
         while waiting or running:
+            heed()
             while waiting and idle:
                 task, worker = waiting.popleft(), idle.pop()
                 began(task)
                 running[threads.submit(run_as, worker, task)] = task, worker
-            finished = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
-            heed()
-            for done in finished:
+            for done in wait(running, LOOK_SECONDS, FIRST_COMPLETED).done:
                 task, worker = running.pop(done)
                 idle.append(worker)
                 yield task, done.result()

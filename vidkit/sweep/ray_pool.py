@@ -101,12 +101,12 @@ class Pool:
     def run(self, tasks: Sequence[Task], began: OnBegan) -> Outcomes:
         self._waiting.extend(tasks)
         while self._waiting or self._others or any(hired.task for hired in self._at_work.values()):
+            heed()
             yield from self._hand_out(began)
             if self._at_work:
                 yield from self._take_in(self._ray.wait(list(self._at_work), num_returns=1, timeout=LOOK_SECONDS)[0])
             elif self._others:
                 time.sleep(LOOK_SECONDS)
-            heed()
 
     def _hand_out(self, began: OnBegan) -> Outcomes:
         """A point to each idle worker; what another runner settled meanwhile needs none."""

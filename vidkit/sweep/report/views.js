@@ -108,13 +108,17 @@ function fitTiles(content = $("view").firstElementChild) {
 
 // Heads stay in sight below those above them. Told to them alone: what the table is told, all its tiles are styled for.
 function fitHeads() {
-  const table = $("view").querySelector("table");
-  const height = table?.tHead.offsetHeight ?? 0;
-  const first = table?.querySelector("thead tr")?.offsetHeight ?? 0;
-  const rowHeads = table ? table.querySelectorAll("tbody tr:first-child th").length : 0;
-  table?.tHead.style.setProperty("--head", `${first}px`);
-  for (const head of table?.querySelectorAll("tbody th") ?? []) head.style.setProperty("--heads", `${height}px`);
-  $("view").style.scrollPadding = table ? `${height + 4}px 4px 4px ${rowHeads * 104 + 4}px` : "4px";
+  const view = $("view");
+  const table = view.querySelector("table");
+  if (!table) {
+    view.style.scrollPadding = "4px";
+    return;
+  }
+  const height = table.tHead.offsetHeight;
+  const rowHeads = table.querySelectorAll("tbody tr:first-child th").length;
+  table.tHead.style.setProperty("--head", `${table.querySelector("thead tr")?.offsetHeight ?? 0}px`);
+  for (const head of table.querySelectorAll("tbody th")) head.style.setProperty("--heads", `${height}px`);
+  view.style.scrollPadding = `${height + 4}px 4px 4px ${rowHeads * 104 + 4}px`;
 }
 
 function refit() {
