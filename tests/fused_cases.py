@@ -29,8 +29,8 @@ from vidkit.pipelines.fast import blocks, fused, fused_products, installing, lay
 FRAMES = 2
 
 #: pictures, pixels, channels, pictures' parts with an addition of their own: channels that fill tiles and do not, one
-#: and several programs for a picture, statistics over several frames
-SHAPES = [(4, 35, 96, 1), (2, 520, 64, 5), (1, 21, 320, 7)]
+#: and several programs for a picture, statistics over several frames of few, many and very many sums
+SHAPES = [(4, 35, 96, 1), (2, 520, 64, 5), (1, 27, 320, 9), (1, 80, 64, 40)]
 
 
 def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
@@ -58,6 +58,10 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
         normed = fused.layer_norm(layer, source, added, added, total=total, more=more)
         yield f"shifted layer norm of {shape}", error(normed, in_double(layer)(exact[0] + both_added) + both_added)
         yield f"its sum of {shape}", error(total, exact[0] + both_added + exact[4][0])
+        mixed = other.clone(memory_format=torch.contiguous_format)
+        fused.layer_norm(layer, source, added, total=mixed, more=more, share=shares[:1])
+        wanted = torch.lerp(exact[1], exact[0] + both_added + exact[4][0], exact[5][0])
+        yield f"its sum by a share of {shape}", error(mixed, wanted)
         normed = fused.layer_norm(layer, source, rows[-1:], added)  # that one for all, this not
         wanted = in_double(layer)(exact[0] + exact[4][-1]) + both_added
         yield f"otherwise shifted layer norm of {shape}", error(normed, wanted)
@@ -69,14 +73,13 @@ def kernel_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]
 
         share, row = exact[5][:, None, None], exact[4][:, None]
         sums = {
-            "all": ((other, rows, shares, False), exact[0] + share * (exact[1] + row)),
-            "one bias": ((other, rows[0], None, False), exact[0] + exact[1] + exact[4][0]),
-            "rows alone": ((None, rows, None, False), exact[0] + row),
-            "towards": ((other, None, shares, True), torch.lerp(exact[0], exact[1], share)),
+            "all": ((other, rows, shares), exact[0] + share * (exact[1] + row)),
+            "one bias": ((other, rows[0], None), exact[0] + exact[1] + exact[4][0]),
+            "rows alone": ((None, rows, None), exact[0] + row),
         }
-        for name, ((*terms, towards), wanted) in sums.items():
+        for name, (terms, wanted) in sums.items():
             target = torch.empty_like(source)
-            yield f"sum of {name} {shape}", error(fused.weighted_sum(source, *terms, target, towards), wanted)
+            yield f"sum of {name} {shape}", error(fused.weighted_sum(source, *terms, target), wanted)
 
 
 def product_errors(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float]]:

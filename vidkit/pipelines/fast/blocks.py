@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vidkit.pipelines.fast.attention import Texts, add_attention, is_plain, of_one_token, over_frames, over_tokens
-from vidkit.pipelines.fast.operations import add_fed_forward, as_often, layer_norm, sum_of, with_rows
+from vidkit.pipelines.fast.operations import add_fed_forward, as_often, layer_norm, mix_fed_forward, sum_of, with_rows
 from vidkit.pipelines.lean.layers import plain
 
 if TYPE_CHECKING:
@@ -116,19 +116,23 @@ def temporal_block(
     num_frames: int,
     encoder_hidden_states: Any = None,
     positions: torch.Tensor | None = None,
+    share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A `TemporalBasicTransformerBlock`'s forward.
 
     hidden_states: (videos x frames, pixels, channels). encoder_hidden_states: (videos, 1, channels), or that for each
-    pixel. positions: None, or (videos x frames, channels), which are added to the tokens first.
+    pixel. positions: None, or (videos x frames, channels), which are added to the tokens first. share: None, or (1,),
+    by which the result takes the place of hidden_states, which are written into.
     """
     if not is_temporal(block) or encoder_hidden_states is None or encoder_hidden_states.shape[1] != 1:
         given = hidden_states if positions is None else with_rows(hidden_states, positions)
         own: torch.Tensor = plain(block)(given, num_frames, encoder_hidden_states)
-        return own
+        return own if share is None else hidden_states.lerp_(own, share)
     hidden = add_fed_forward(block.ff_in, block.norm_in, hidden_states, positions)
     hidden, owed = add_attention(block.attn1, block.norm1, hidden, partial(over_frames, block.attn1, num_frames))
     videos = hidden.shape[0] // num_frames
     context = encoder_hidden_states[:: encoder_hidden_states.shape[0] // videos]
     owed = sum_of(of_one_token(block.attn2, context)[:, 0], owed)
-    return add_fed_forward(block.ff, block.norm3, hidden, owed, own=True)
+    if share is None:
+        return add_fed_forward(block.ff, block.norm3, hidden, owed, own=True)
+    return mix_fed_forward(hidden_states, share, block.ff, block.norm3, hidden, owed)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vidkit")
 
-#: elements that a program has in its registers at once: 32 for each of its 128 threads
-ELEMENTS: Final = 4096
+#: Elements that a program has in its registers at once: 32 for each thread of its one warp. With 4096 and four warps,
+#: layer norms and sums with something added took 10 to 25 % longer on an H200, and no kernel less.
+ELEMENTS: Final = 1024
+WARPS: Final = 1
 
 #: Channels and rows of them. Of half precision 64 are 128 bytes, what a GPU reads at once. Wider tiles were as fast on
 #: an H200, and each is compiled for itself.
@@ -31,12 +33,18 @@ ROWS: Final = ELEMENTS // CHANNELS
 #: rows that one program of a norm sums up: few enough that small maps keep a card busy
 ROWS_SUMMED: Final = 512
 
-#: Partial sums that are added at once, of norms over pictures and over whole videos. Most have few: a program that has
-#: room for 32 takes 7 microseconds on an H200 to add up 8, and one with room for 8 takes 4.
-SHARES: Final = (8, 32)
+#: Rows, warps and loads underway of a program that sums up, which has more to wait for than others: on an H200 0.087 ms
+#: for 0.118 of SVD's largest maps, 0.156 for 0.211 of its decoder's.
+ROWS_AT_ONCE: Final = 2 * ROWS
+WARPS_AT_ONCE: Final = 2 * WARPS
+STAGES: Final = 3
 
-#: channels of a group that a program has room for, so that one serves all layers of the published networks (4 to 80)
-WIDEST_GROUP: Final = 128
+#: Partial sums that are added at once, and channels of a group that there is room for with them, so that three serve
+#: all layers of the published networks (4 to 80 channels). Most have few: room for 32 takes 7 microseconds on an H200
+#: to add up 8, and room for 8 takes 4. Groups of many sums have few channels: 1,152 take 12 microseconds for 26.
+FEW_SUMS: Final = (8, 128)
+MANY_SUMS: Final = (32, 128)
+MANY_NARROW_SUMS: Final = (256, 16)
 
 
 def takes(tensor: torch.Tensor) -> bool:
@@ -78,27 +86,40 @@ def group_norm(
 
     pictures, count, channels = rows.shape
     per_added = 1 if added is None else pictures * count * channels // added.numel()
-    summed = max(ROWS, min(ROWS_SUMMED, count) // ROWS * ROWS)
-    shares = math.ceil(count / summed)
-    sums = rows.new_empty((pictures, shares, 2, channels), dtype=torch.float32)
+    parts = max(1, count // per_added) if added is not None else 1
+    summed = min(ROWS_SUMMED, math.ceil(count // parts / ROWS_AT_ONCE) * ROWS_AT_ONCE)
+    shares = math.ceil(count // parts / summed)
+    sums = rows.new_empty((pictures, parts * shares, 2, channels), dtype=torch.float32)
     factors = rows.new_empty((pictures, 2, channels), dtype=torch.float32)
     result = torch.empty_like(rows)
     is_added, column_tiles = added is not None, math.ceil(channels / CHANNELS)
     added = contiguous(added, rows)
     width = channels // norm.num_groups
     with device_of(rows):
-        kernels.group_sums[(shares, column_tiles, pictures)](
-            rows, added, sums, count, channels, per_added, summed, is_added, ROWS, CHANNELS
-        )
+        kernels.group_sums[(shares, column_tiles, pictures * parts)](
+            rows, added, sums, count // parts, parts, channels, summed,
+            parts > 1, ROWS_AT_ONCE, CHANNELS, STAGES, num_warps=WARPS_AT_ONCE,
+        )  # fmt: skip
         kernels.group_factors[(norm.num_groups, pictures)](
-            rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, shares, per_added, norm.eps,
-            is_added, SHARES[shares > SHARES[0]], max(WIDEST_GROUP, power_of_2(width)),
+            rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, parts * shares, per_added,
+            norm.eps, is_added, *tile_of_sums(parts * shares, width),
         )  # fmt: skip
         kernels.group_norm[(math.ceil(count / ROWS), column_tiles, pictures)](
             rows, added, factors, result, contiguous(more, rows), count, channels, per_added,
-            is_added, more is not None, silu, ROWS, CHANNELS,
+            is_added, more is not None, silu, ROWS, CHANNELS, num_warps=WARPS,
         )  # fmt: skip
     return result
+
+
+def tile_of_sums(count: int, width: int) -> tuple[int, int]:
+    """Sums and channels that `group_factors` adds up at once. count: of sums. width: channels of a group."""
+    if count <= FEW_SUMS[0]:
+        sums, channels = FEW_SUMS
+    elif width > MANY_NARROW_SUMS[1] or count <= MANY_SUMS[0]:
+        sums, channels = MANY_SUMS
+    else:
+        sums, channels = MANY_NARROW_SUMS
+    return sums, max(channels, power_of_2(width))
 
 
 def layer_norm(
@@ -109,11 +130,12 @@ def layer_norm(
     *,
     total: torch.Tensor | None = None,
     more: torch.Tensor | None = None,
+    share: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A `torch.nn.LayerNorm` of tokens + added, over the last dimension, and shift.
 
     tokens: contiguous. added, shift: (some, channels), each for as many tokens in turn. total: gets tokens + added +
-    more, and may be the tokens. more: (channels,).
+    more, and may be the tokens. more: (channels,). share: (1,), by which the total gets that, and keeps what it was.
     """
     import torch
 
@@ -127,8 +149,9 @@ def layer_norm(
     with device_of(tokens):
         kernels.layer_norm[(math.ceil(rows / step),)](
             tokens, contiguous(added, tokens), norm.weight, norm.bias, contiguous(shift, tokens), result,
-            contiguous(more, tokens), tokens if total is None else total, rows, channels, per_added, per_shift,
-            norm.eps, added is not None, shift is not None, total is not None, more is not None, step, width,
+            contiguous(more, tokens), tokens if total is None else total, contiguous(share, tokens),
+            rows, channels, per_added, per_shift, norm.eps, added is not None, shift is not None, total is not None,
+            more is not None, share is not None, step, width, num_warps=max(WARPS, width // ELEMENTS),
         )  # fmt: skip
     return result
 
@@ -148,7 +171,7 @@ def gated(both: torch.Tensor) -> torch.Tensor:
     result = both.new_empty((*both.shape[:-1], channels))
     with device_of(both):
         kernels.gated[(math.ceil(rows / ROWS), math.ceil(channels / CHANNELS))](
-            both, result, rows, channels, ROWS, CHANNELS
+            both, result, rows, channels, ROWS, CHANNELS, num_warps=WARPS
         )
     return result
 
@@ -159,9 +182,8 @@ def weighted_sum(
     bias: torch.Tensor | None,
     shares: torch.Tensor | None,
     target: torch.Tensor,
-    towards: bool = False,
 ) -> torch.Tensor:
-    """target = one + shares x (other + bias), or with `towards` one + shares x (other + bias - one).
+    """target = one + shares x (other + bias).
 
     one, other, target: (outer, rows, channels), of any strides but the last, which is 1. bias: (channels,), or (outer,
     channels). shares: (outer,).
@@ -178,7 +200,7 @@ def weighted_sum(
             one, given, one if bias is None else bias, one if shares is None else shares.contiguous(), target,
             rows, channels, *one.stride()[:2], *given.stride()[:2], *target.stride()[:2],
             channels if bias is not None and bias.dim() == 2 else 0,
-            other is not None, bias is not None, shares is not None, towards, ROWS, CHANNELS,
+            other is not None, bias is not None, shares is not None, ROWS, CHANNELS, num_warps=WARPS,
         )  # fmt: skip
     return target
 
@@ -192,7 +214,7 @@ def concatenated(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     rows = one.numel() // channels[0]
     with device_of(one):
         kernels.concatenated[(math.ceil(rows / ROWS), math.ceil(sum(channels) / CHANNELS))](
-            one, other, result, rows, *channels, ROWS, CHANNELS
+            one, other, result, rows, *channels, ROWS, CHANNELS, num_warps=WARPS
         )
     return result
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vidkit.errors import first_line
-from vidkit.pipelines.fast.fused import CHANNELS, ROWS, contiguous, device_of, power_of_2
+from vidkit.pipelines.fast.fused import CHANNELS, ROWS, WARPS, contiguous, device_of, power_of_2
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def upsampled(convolution: Any, maps: torch.Tensor) -> torch.Tensor:
     with device_of(maps):
         kernels.unfolded[(math.ceil(4 * height * width / ROWS), math.ceil(outputs / CHANNELS), pictures)](
             parts, contiguous(convolution.bias, parts), result, height, width, outputs,
-            convolution.bias is not None, ROWS, CHANNELS,
+            convolution.bias is not None, ROWS, CHANNELS, num_warps=WARPS,
         )  # fmt: skip
     return result
 
@@ -203,6 +203,6 @@ def doubled(maps: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     )
     with device_of(maps):
         kernels.doubled[(math.ceil(rows * columns / ROWS), math.ceil(channels / CHANNELS), pictures)](
-            maps, result, height, width, rows, columns, channels, ROWS, CHANNELS
+            maps, result, height, width, rows, columns, channels, ROWS, CHANNELS, num_warps=WARPS
         )
     return result

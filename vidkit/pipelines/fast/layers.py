@@ -20,7 +20,6 @@ from vidkit.pipelines.fast.operations import (
     convolved,
     ended_maps,
     group_norm,
-    mix,
     over_time,
     projected,
     sum_of,
@@ -200,7 +199,10 @@ def spatio_temporal_transformer(
     image_only_indicator: Any = None,
     return_dict: bool = True,
 ) -> Any:
-    """A `TransformerSpatioTemporalModel`'s forward, of a context of one token."""
+    """A `TransformerSpatioTemporalModel`'s forward, of a context of one token.
+
+    image_only_indicator: (videos, frames), the same for all, as diffusers' UNet makes it.
+    """
     if (
         return_dict
         or encoder_hidden_states.shape[1] != 1
@@ -210,13 +212,13 @@ def spatio_temporal_transformer(
     source = channels_last(hidden_states)
     frames = image_only_indicator.shape[-1]
     positions = frame_positions(module, frames, source)[:, 0].repeat(source.shape[0] // frames, 1)
-    shares = temporal_shares(module.time_mixer, image_only_indicator, source).reshape(-1)
+    share = temporal_shares(module.time_mixer, image_only_indicator, source).flatten()[:1]
     tokens = module.proj_in(as_tokens(begun_maps(module.norm, source, module.proj_out)))
     for block, temporal in zip(module.transformer_blocks, module.temporal_transformer_blocks, strict=True):
         tokens = block(tokens, encoder_hidden_states=encoder_hidden_states)
         context = encoder_hidden_states[::frames]
-        mixed = temporal(tokens, num_frames=frames, encoder_hidden_states=context, positions=positions)
-        mix(tokens, mixed, shares)
+        more = {"num_frames": frames, "encoder_hidden_states": context, "positions": positions}
+        tokens = temporal(tokens, **more, share=share)
     return (ended_maps(source, module.proj_out, tokens),)
 
 

@@ -248,14 +248,6 @@ def with_rows(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return (groups + rows[:, None]).view(tokens.shape)
 
 
-def mix(target: torch.Tensor, other: torch.Tensor, shares: torch.Tensor) -> None:
-    """By its share, the other for the target, which is written into. Both (all, tokens, channels); shares: (all,)."""
-    if fused.takes(target):
-        fused.weighted_sum(target, other, None, shares, target, towards=True)
-    else:
-        target.lerp_(other, shares[:, None, None])
-
-
 # --- feed-forward layers ----------------------------------------------------------------------------------------------
 
 
@@ -263,15 +255,35 @@ def add_fed_forward(
     layer: Any, norm: Any, tokens: torch.Tensor, added: torch.Tensor | None = None, *, own: bool = False
 ) -> torch.Tensor:
     """tokens + added + a `FeedForward` of their norm. added, own: as of `begun`."""
-    gate = layer.net[0]
-    is_known = type(gate).__name__ == "GEGLU" and len(layer.net) == 3
-    if is_known and fused.takes(tokens):
+    if is_gated(layer) and fused.takes(tokens):
         normed, total = begun(norm, tokens, layer.net[2], added, own=own)
-        return ended(total, layer.net[2], gated(gate.proj, normed))
+        return ended(total, layer.net[2], gated(layer.net[0].proj, normed))
     normed, total = begun(norm, tokens, None, added, own=own)
-    is_cut = is_known and tokens.device.type == "cpu"
+    is_cut = is_gated(layer) and tokens.device.type == "cpu"
     result: torch.Tensor = fed_in_slices(layer, normed) if is_cut else layer(normed)
     return result.add_(total)
+
+
+def mix_fed_forward(
+    target: torch.Tensor, share: torch.Tensor, layer: Any, norm: Any, tokens: torch.Tensor, added: torch.Tensor | None
+) -> torch.Tensor:
+    """By its share, what `add_fed_forward` gives for the target: that is written into, as are the tokens. share: (1,).
+
+    On a GPU within the norm and the last product: a sum of its own would read both and write one.
+    """
+    last = layer.net[2]
+    if not (is_gated(layer) and fuses(norm, tokens) and adds_itself(last)):
+        return target.lerp_(add_fed_forward(layer, norm, tokens, added, own=True), share)
+    target = target.contiguous()
+    normed = fused.layer_norm(norm, tokens.contiguous(), added, total=target, more=last.bias, share=share)
+    inner = gated(layer.net[0].proj, normed)
+    target.view(-1, target.shape[-1]).addmm_(inner.flatten(0, -2), (last.weight * share).t())
+    return target
+
+
+def is_gated(layer: Any) -> bool:
+    """Whether a `FeedForward` is a GEGLU and a product."""
+    return type(layer.net[0]).__name__ == "GEGLU" and len(layer.net) == 3
 
 
 def gated(projection: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -224,14 +224,15 @@ def start_group_norms_and_sums(make: Make) -> None:
 
     tokens, rows, shares = make(1, 16, 64), make(1, 64), make(1)
     norm = torch.nn.GroupNorm(32, 64, device=tokens.device, dtype=tokens.dtype)
-    for some in (tokens, make(1, fused.ROWS_SUMMED * fused.SHARES[0] + 1, 64)):  # of a picture, of a video
+    for sums in (0, fused.FEW_SUMS[0], fused.MANY_SUMS[0]):  # of a picture to a whole video
+        some = make(1, fused.ROWS_SUMMED * sums + 1, 64)
         fused.group_norm(norm, some, None, silu=True)
         fused.group_norm(norm, some, rows, silu=True)
         fused.group_norm(norm, some, None, silu=False, more=rows[0])
+    fused.group_norm(norm, tokens, make(2, 64), silu=True)  # to each of its frames something else is added
     fused.concatenated(tokens, tokens)
     fused.weighted_sum(tokens, tokens, rows, None, tokens)
     fused.weighted_sum(tokens, tokens, rows, shares, tokens)
-    fused.weighted_sum(tokens, tokens, None, shares, tokens, towards=True)
 
 
 def start_layer_norms(make: Make) -> None:
@@ -243,6 +244,7 @@ def start_layer_norms(make: Make) -> None:
         for added, shift in itertools.product((None, row), (None, row)):
             fused.layer_norm(norm, tokens, added, shift)
         fused.layer_norm(norm, tokens, row, total=tokens, more=row[0])
+        fused.layer_norm(norm, tokens, row, total=tokens, more=row[0], share=make(1))
 
 
 def start_gates(make: Make) -> None:

@@ -2,7 +2,8 @@
 
 Sums are taken in single precision whatever the tensors' type. `fused` has what calls them; imported where Triton is.
 
-Rows are pixels of pictures or of videos. Channels beyond a tile's are masked; numbers of elements may pass 2^31.
+Rows are pixels of pictures or of videos, and fewer than 2^31: dividing larger numbers takes as long as the rest of a
+kernel. Numbers of elements may pass that. Channels beyond a tile's are masked.
 """
 
 from __future__ import annotations
@@ -14,42 +15,43 @@ import triton.language as tl  # type: ignore[import-untyped,unused-ignore]
 HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
 
 
-@triton.jit(do_not_specialize=["rows", "rows_per_added", "rows_per_program"])  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "parts", "rows_per_program"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_sums(  # type: ignore[no-untyped-def]
-    source, added, sums, rows, channels, rows_per_added, rows_per_program,
-    HAS_ADDED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    source, added, sums, rows, parts, channels, rows_per_program,
+    HAS_ADDED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """By channel, sums and sums of squares of a share of a norm's rows, less the value of the first row.
+    """By channel, sums and sums of squares of a share of a norm's rows, less the value of the picture's first row.
 
-    source: (pictures, rows, channels). added: (all, channels), each for so many rows of the source in turn. sums:
-    (pictures, programs, 2, channels). Less a value that is near the mean, since squares of large numbers would lose
-    what differs.
+    source: (pictures, parts, rows, channels). added: (pictures x parts, channels), to the rows of each part. sums:
+    (pictures, parts x programs, 2, channels). Less a value that is near the mean, since squares of large numbers would
+    lose what differs.
     """
-    share, tile, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    share, tile, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channel = tile * CHANNELS + tl.arange(0, CHANNELS)
     is_there = channel < channels
-    first_row = picture.to(tl.int64) * rows
-    begin = tl.load(source + first_row * channels + channel, mask=is_there, other=0).to(tl.float32)
-    if HAS_ADDED:
-        begin += tl.load(added + first_row // rows_per_added * channels + channel, mask=is_there, other=0).to(
-            tl.float32
-        )
+    first_part = part // parts * parts
+    begin = tl.load(source + first_part.to(tl.int64) * rows * channels + channel, mask=is_there, other=0)
+    begin = begin.to(tl.float32)
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
     squares = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for start in range(0, rows_per_program, ROWS):
+    for start in tl.range(0, rows_per_program, ROWS, num_stages=STAGES):
         row = share * rows_per_program + start + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & is_there[None, :]
-        where = first_row + row
-        value = tl.load(source + where[:, None] * channels + channel[None, :], mask=mask, other=0).to(tl.float32)
-        if HAS_ADDED:
-            more = (where // rows_per_added)[:, None] * channels + channel[None, :]
-            value += tl.load(added + more, mask=mask, other=0).to(tl.float32)
+        place = (part.to(tl.int64) * rows + row)[:, None] * channels + channel[None, :]
+        value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
         value = tl.where(mask, value - begin[None, :], 0.0)
         total += value
         squares += value * value
-    target = sums + (picture * tl.num_programs(0) + share).to(tl.int64) * 2 * channels + channel
-    tl.store(target, tl.sum(total, 0), mask=is_there)
-    tl.store(target + channels, tl.sum(squares, 0), mask=is_there)
+    of_rows, of_squares = tl.sum(total, 0), tl.sum(squares, 0)
+    if HAS_ADDED:  # as much to each of the rows, so that it can follow
+        more = tl.load(added + part * channels + channel, mask=is_there, other=0).to(tl.float32)
+        more -= tl.load(added + first_part * channels + channel, mask=is_there, other=0).to(tl.float32)
+        count = tl.minimum(rows_per_program, rows - share * rows_per_program).to(tl.float32)
+        of_squares += more * (2 * of_rows + count * more)
+        of_rows += count * more
+    target = sums + (part * tl.num_programs(0) + share).to(tl.int64) * 2 * channels + channel
+    tl.store(target, of_rows, mask=is_there)
+    tl.store(target + channels, of_squares, mask=is_there)
 
 
 @triton.jit(do_not_specialize=["rows", "width", "shares", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
@@ -59,7 +61,8 @@ def group_factors(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """What a group norm multiplies each channel by, and adds to it. factors: (pictures, 2, channels), single precision.
 
-    One group of one picture a program. width: channels of a group. The rest as in `group_sums`.
+    source: (pictures, rows, channels). added: (all, channels), each for so many rows of the source in turn. sums:
+    (pictures, shares, 2, channels), of `group_sums`. One group of one picture a program. width: channels of a group.
     """
     group, picture = tl.program_id(0), tl.program_id(1)
     within = tl.arange(0, WIDTH)
@@ -98,14 +101,15 @@ def group_norm(  # type: ignore[no-untyped-def]
     source, added, factors, target, more, rows, channels, rows_per_added,
     HAS_ADDED: tl.constexpr, HAS_MORE: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """A group norm by its factors, and SiLU of it. target: as the source. more: (channels,), added to the source."""
+    """A group norm by its factors, and SiLU of it. source, added: as in `group_factors`. target: as the source. more:
+    (channels,), added to the source."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    picture = tl.program_id(2).to(tl.int64)
+    picture = tl.program_id(2)
     is_there = channel < channels
     mask = (row < rows)[:, None] & is_there[None, :]
     where = picture * rows + row
-    place = where[:, None] * channels + channel[None, :]
+    place = where.to(tl.int64)[:, None] * channels + channel[None, :]
     value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
     if HAS_ADDED:
         of_added = (where // rows_per_added)[:, None] * channels + channel[None, :]
@@ -123,20 +127,21 @@ def group_norm(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["rows", "rows_per_added", "rows_per_shift"])  # type: ignore[untyped-decorator,unused-ignore]
 def layer_norm(  # type: ignore[no-untyped-def]
-    source, added, weight, bias, shift, target, more, total, rows, channels, rows_per_added, rows_per_shift, epsilon,
-    HAS_ADDED: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MORE: tl.constexpr,
-    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    source, added, weight, bias, shift, target, more, total, share, rows, channels, rows_per_added, rows_per_shift,
+    epsilon, HAS_ADDED: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_MORE: tl.constexpr,
+    HAS_SHARE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Of each row by itself: target = norm(source + added) + shift, total = source + added + more.
 
     source, target, total: (rows, channels); CHANNELS holds all of them. added, shift: (some, channels), each for so
-    many rows of the source in turn. more: (channels,). total may be the source.
+    many rows of the source in turn. more: (channels,). total may be the source. share: (1,), by which the total takes
+    the place of what was there.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     is_there = channel < channels
     mask = (row < rows)[:, None] & is_there[None, :]
-    place = row[:, None] * channels + channel[None, :]
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
     value = tl.load(source + place, mask=mask, other=0).to(tl.float32)
     if HAS_ADDED:
         of_added = (row // rows_per_added)[:, None] * channels + channel[None, :]
@@ -145,6 +150,9 @@ def layer_norm(  # type: ignore[no-untyped-def]
         sum_of_all = value
         if HAS_MORE:
             sum_of_all += tl.load(more + channel, mask=is_there, other=0).to(tl.float32)[None, :]
+        if HAS_SHARE:
+            before = tl.load(total + place, mask=mask, other=0).to(tl.float32)
+            sum_of_all = before + tl.load(share).to(tl.float32) * (sum_of_all - before)
         tl.store(total + place, sum_of_all.to(total.dtype.element_ty), mask=mask)
     apart = tl.where(mask, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
     factor = 1.0 / tl.sqrt(tl.sum(apart * apart, 1) / channels + epsilon)
@@ -178,10 +186,10 @@ def gated(  # type: ignore[no-untyped-def]
 def weighted_sum(  # type: ignore[no-untyped-def]
     one, other, bias, shares, target, rows, channels,
     one_outer, one_row, other_outer, other_row, target_outer, target_row, bias_outer,
-    HAS_OTHER: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SHARES: tl.constexpr, TOWARDS: tl.constexpr,
-    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    HAS_OTHER: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SHARES: tl.constexpr, ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """target = one + share x (other + bias), or with TOWARDS one + share x (other + bias - one).
+    """target = one + share x (other + bias).
 
     one, other, target: (outer, rows, channels), of any strides but the last, which is 1. bias: (outer, channels), or
     one for all. shares: (outer,).
@@ -199,8 +207,6 @@ def weighted_sum(  # type: ignore[no-untyped-def]
         more += tl.load(other + place, mask=mask, other=0).to(tl.float32)
     if HAS_BIAS:
         more += tl.load(bias + outer * bias_outer + channel, mask=is_there, other=0).to(tl.float32)[None, :]
-    if TOWARDS:
-        more -= value
     if HAS_SHARES:
         more *= tl.load(shares + outer).to(tl.float32)
     place = outer * target_outer + row[:, None] * target_row + channel[None, :]
