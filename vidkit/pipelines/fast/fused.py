@@ -98,11 +98,11 @@ def group_norm(
     with device_of(rows):
         kernels.group_sums[(shares, column_tiles, pictures * parts)](
             rows, added, sums, count // parts, parts, channels, summed,
-            parts > 1, ROWS_AT_ONCE, CHANNELS, STAGES, num_warps=WARPS_AT_ONCE,
+            ROWS_AT_ONCE, CHANNELS, STAGES, num_warps=WARPS_AT_ONCE,
         )  # fmt: skip
         kernels.group_factors[(norm.num_groups, pictures)](
-            rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, parts * shares, per_added,
-            norm.eps, is_added, *tile_of_sums(parts * shares, width),
+            rows, added, sums, norm.weight, norm.bias, factors, count, channels, width, parts * shares,
+            int(is_added), per_added, norm.eps, *tile_of_sums(parts * shares, width),
         )  # fmt: skip
         kernels.group_norm[(math.ceil(count / ROWS), column_tiles, pictures)](
             rows, added, factors, result, contiguous(more, rows), count, channels, per_added,

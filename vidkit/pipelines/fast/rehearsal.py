@@ -225,26 +225,23 @@ def start_group_norms_and_sums(make: Make) -> None:
     tokens, rows, shares = make(1, 16, 64), make(1, 64), make(1)
     norm = torch.nn.GroupNorm(32, 64, device=tokens.device, dtype=tokens.dtype)
     for sums in (0, fused.FEW_SUMS[0], fused.MANY_SUMS[0]):  # of a picture to a whole video
-        some = make(1, fused.ROWS_SUMMED * sums + 1, 64)
-        fused.group_norm(norm, some, None, silu=True)
-        fused.group_norm(norm, some, rows, silu=True)
-        fused.group_norm(norm, some, None, silu=False, more=rows[0])
-    fused.group_norm(norm, tokens, make(2, 64), silu=True)  # to each of its frames something else is added
+        fused.group_norm(norm, make(1, fused.ROWS_SUMMED * sums + 1, 64), None, silu=True)
+    fused.group_norm(norm, tokens, rows, silu=True)
+    fused.group_norm(norm, tokens, None, silu=False, more=rows[0])
     fused.concatenated(tokens, tokens)
     fused.weighted_sum(tokens, tokens, rows, None, tokens)
     fused.weighted_sum(tokens, tokens, rows, shares, tokens)
 
 
-def start_layer_norms(make: Make) -> None:
+def start_layer_norms(channels: int, make: Make) -> None:
     import torch
 
-    for channels in BLOCKS:
-        tokens, row = make(1, 16, channels), make(1, channels)
-        norm = torch.nn.LayerNorm(channels, device=tokens.device, dtype=tokens.dtype)
-        for added, shift in itertools.product((None, row), (None, row)):
-            fused.layer_norm(norm, tokens, added, shift)
-        fused.layer_norm(norm, tokens, row, total=tokens, more=row[0])
-        fused.layer_norm(norm, tokens, row, total=tokens, more=row[0], share=make(1))
+    tokens, row = make(1, 16, channels), make(1, channels)
+    norm = torch.nn.LayerNorm(channels, device=tokens.device, dtype=tokens.dtype)
+    for added, shift in itertools.product((None, row), (None, row)):
+        fused.layer_norm(norm, tokens, added, shift)
+    fused.layer_norm(norm, tokens, row, total=tokens, more=row[0])
+    fused.layer_norm(norm, tokens, row, total=tokens, more=row[0], share=make(1))
 
 
 def start_gates(make: Make) -> None:
@@ -266,7 +263,7 @@ def start_frames(make: Make) -> None:
 PARTS: Final[Mapping[str, Callable[[Make], None]]] = {
     "first": start_first,
     "group norms, sums": start_group_norms_and_sums,
-    "layer norms": start_layer_norms,
+    **{f"layer norms of {channels}": partial(start_layer_norms, channels) for channels in BLOCKS},
     "gates": start_gates,
     "frames": start_frames,
 }

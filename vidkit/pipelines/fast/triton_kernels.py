@@ -18,13 +18,13 @@ HALF_ROOT: tl.constexpr = tl.constexpr(0.7071067811865476)
 @triton.jit(do_not_specialize=["rows", "parts", "rows_per_program"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_sums(  # type: ignore[no-untyped-def]
     source, added, sums, rows, parts, channels, rows_per_program,
-    HAS_ADDED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, STAGES: tl.constexpr,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """By channel, sums and sums of squares of a share of a norm's rows, less the value of the picture's first row.
 
-    source: (pictures, parts, rows, channels). added: (pictures x parts, channels), to the rows of each part. sums:
-    (pictures, parts x programs, 2, channels). Less a value that is near the mean, since squares of large numbers would
-    lose what differs.
+    source: (pictures, parts, rows, channels). added: (pictures x parts, channels), to the rows of each part; not read
+    of one part, for which it changes nothing here. sums: (pictures, parts x programs, 2, channels). Less a value that
+    is near the mean, since squares of large numbers would lose what differs.
     """
     share, tile, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channel = tile * CHANNELS + tl.arange(0, CHANNELS)
@@ -43,21 +43,21 @@ def group_sums(  # type: ignore[no-untyped-def]
         total += value
         squares += value * value
     of_rows, of_squares = tl.sum(total, 0), tl.sum(squares, 0)
-    if HAS_ADDED:  # as much to each of the rows, so that it can follow
-        more = tl.load(added + part * channels + channel, mask=is_there, other=0).to(tl.float32)
-        more -= tl.load(added + first_part * channels + channel, mask=is_there, other=0).to(tl.float32)
-        count = tl.minimum(rows_per_program, rows - share * rows_per_program).to(tl.float32)
-        of_squares += more * (2 * of_rows + count * more)
-        of_rows += count * more
+    is_added = is_there & (parts > 1)  # as much to each of the rows, so that it can follow
+    more = tl.load(added + part * channels + channel, mask=is_added, other=0).to(tl.float32)
+    more -= tl.load(added + first_part * channels + channel, mask=is_added, other=0).to(tl.float32)
+    count = tl.minimum(rows_per_program, rows - share * rows_per_program).to(tl.float32)
+    of_squares += more * (2 * of_rows + count * more)
+    of_rows += count * more
     target = sums + (part * tl.num_programs(0) + share).to(tl.int64) * 2 * channels + channel
     tl.store(target, of_rows, mask=is_there)
     tl.store(target + channels, of_squares, mask=is_there)
 
 
-@triton.jit(do_not_specialize=["rows", "width", "shares", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "width", "shares", "has_added", "rows_per_added"])  # type: ignore[untyped-decorator,unused-ignore]
 def group_factors(  # type: ignore[no-untyped-def]
-    source, added, sums, weight, bias, factors, rows, channels, width, shares, rows_per_added, epsilon,
-    HAS_ADDED: tl.constexpr, SHARES: tl.constexpr, WIDTH: tl.constexpr,
+    source, added, sums, weight, bias, factors, rows, channels, width, shares, has_added, rows_per_added, epsilon,
+    SHARES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """What a group norm multiplies each channel by, and adds to it. factors: (pictures, 2, channels), single precision.
 
@@ -78,10 +78,8 @@ def group_factors(  # type: ignore[no-untyped-def]
         squares += tl.load(sums + where + channels, mask=mask, other=0)
     first_row = picture.to(tl.int64) * rows
     begin = tl.load(source + first_row * channels + channel, mask=is_there, other=0).to(tl.float32)
-    if HAS_ADDED:
-        begin += tl.load(added + first_row // rows_per_added * channels + channel, mask=is_there, other=0).to(
-            tl.float32
-        )
+    of_added = first_row // rows_per_added * channels + channel
+    begin += tl.load(added + of_added, mask=is_there & (has_added != 0), other=0).to(tl.float32)
     distance = tl.sum(total, 0) / rows
     mean = begin + distance
     variance = tl.sum(squares, 0) / rows - distance * distance
