@@ -19,7 +19,8 @@ import pytest
 import yaml
 from lab import jupyterlab
 from nbformat import NotebookNode
-from playwright.sync_api import TimeoutError, sync_playwright
+from playwright.sync_api import TimeoutError as WaitedInVain
+from playwright.sync_api import sync_playwright
 
 from vidkit.generation import RESULT_MIMETYPE
 from vidkit.shipped import shipped
@@ -214,12 +215,12 @@ _LOOK = """(expected) => {
 }"""
 
 
-def pictures_and_clips(notebook: NotebookNode) -> int:
+def pictures_and_clips(done: Executed) -> int:
     """Of its outputs and its text."""
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    shown = "".join(data.get("text/html", "") for data in outputs)
-    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    pictures = sum("image/png" in data for data in outputs)
+    code = [cell.id for cell in done.notebook.cells if cell.cell_type == "code"]
+    shown = "".join(done.html(cell) for cell in code)
+    pictures = sum("image/png" in output.get("data", {}) for cell in code for output in done.outputs(cell))
+    text = "".join(cell.source for cell in done.notebook.cells if cell.cell_type == "markdown")
     return shown.count("<img") + shown.count("<video") + pictures + text.count("![")
 
 
@@ -233,10 +234,10 @@ def test_executed_notebooks_look_well_in_jupyterlab(executed: dict[str, Executed
         with lab.opened(browser, f"{NAMES[0]}.ipynb", width=1000, height=1600) as page:
             for name in NAMES:
                 page.open(f"{name}.ipynb")
-                count = pictures_and_clips(executed[name].notebook)
+                count = pictures_and_clips(executed[name])
                 try:  # not again afterwards: a clip that plays from its beginning again is not ready for a moment
                     page.page.wait_for_function(f"(expected) => !({_LOOK})(expected).length", arg=count, timeout=20_000)
-                except TimeoutError:
+                except WaitedInVain:
                     pytest.fail(f"{name}: {page.page.evaluate(_LOOK, count)}")
                 page.screenshot(f"notebook-{name}")
         browser.close()

@@ -2,8 +2,8 @@
 
 Sums are taken in single precision whatever the tensors' type. `fused` has what calls them; imported where Triton is.
 
-Rows are pixels of pictures or of videos, and fewer than 2^31: dividing larger numbers takes as long as the rest of a
-kernel. Numbers of elements may pass that. Channels beyond a tile's are masked.
+Rows are pixels of pictures or of videos, and fewer than 2^31: dividing larger numbers takes a large part of a kernel's
+time. Numbers of elements may pass that. Channels beyond a tile's are masked.
 """
 
 from __future__ import annotations
